@@ -1,0 +1,15 @@
+#include <array>
+
+#include "cli/command.h"
+
+namespace wtool {
+
+extern const Command kInspect, kShow, kConvert, kQuantize, kDigest, kVerify, kCompletion, kHelp;
+
+std::span<const Command> all_commands() noexcept {
+  static const std::array kAll{kInspect, kShow,   kConvert,    kQuantize,
+                               kDigest,  kVerify, kCompletion, kHelp};
+  return kAll;
+}
+
+}  // namespace wtool

@@ -1,0 +1,56 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/model/metadata.h"
+#include "lib/model/report.h"
+
+namespace wtool {
+
+// Writes one JSON document piece by piece to out(), keys in the order of the calls. Bytes that are
+// not UTF-8 become U+FFFD; NaN and infinities become null.
+class JsonWriter {
+ public:
+  using Sink = void (*)(std::string_view);
+  explicit JsonWriter(Sink sink);  // such as `out`
+  ~JsonWriter();                   // ends the line; everything begun must be ended
+
+  void begin_object();
+  void end_object();
+  void begin_array();
+  void end_array();
+  void key(std::string_view name);
+
+  void value(std::string_view text);
+  void value(const char* text) { value(std::string_view(text)); }
+  void value(bool v);
+  void value(std::uint64_t v);
+  void value(std::int64_t v);
+  void value(std::uint32_t v) { value(std::uint64_t{v}); }
+  void value(int v) { value(std::int64_t{v}); }
+  void value(double v);  // shortest that reads back
+  void null();
+  // {"type": T, "value": V} or {"type": "arr", "of": T, "value": […]}: 64-bit integers as strings;
+  // strings that are not UTF-8 as {"hex": …}; floats JSON cannot hold as "NaN", "Infinity",
+  // "-Infinity". Plain strings (safetensors) as they are when `typed` is false.
+  void value(const MetaValue& v, bool typed);
+  void value(const Cell& cell);
+
+  template <class T>
+  void member(std::string_view name, T&& v) {
+    key(name);
+    value(std::forward<T>(v));
+  }
+  // A name from a file: "name", and "name_hex" beside it when it is not UTF-8.
+  void name_member(std::string_view key, std::string_view name);
+
+ private:
+  void separate();
+  Sink sink_;
+  std::vector<char> stack_;  // '{' or '[', and whether something came before
+  bool first_ = true, after_key_ = false;
+};
+
+}  // namespace wtool

@@ -1,0 +1,133 @@
+#include "lib/model/catalog.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+
+namespace wtool {
+namespace {
+
+constexpr Rule kSize{"tensor.size"}, kBounds{"tensor.bounds"}, kName{"tensor.duplicate-name", true},
+    kOverlap{"tensor.overlap"}, kOverflow{"tensor.overflow"}, kRank{"tensor.rank"},
+    kCount{"catalog.count"};
+
+}  // namespace
+
+std::uint32_t Catalog::add_source(SourcePtr source) {
+  sources_.push_back(std::move(source));
+  return static_cast<std::uint32_t>(sources_.size() - 1);
+}
+
+void Catalog::add(const TensorEntry& entry, std::uint64_t place, Diagnostics& faults) {
+  const Source& file = *sources_[entry.source];
+  const auto fault = [&](const Rule& rule, std::string text, std::string hint = {}) {
+    faults.report(rule, fmt::format("{}: tensor {}", file.name(), quoted(entry.name)), place,
+                  std::move(text), std::move(hint));
+  };
+  if (entry.shape.size() > kMaxRank)
+    return fault(kRank, fmt::format("{} dimensions, but wtool takes at most {}", entry.shape.size(),
+                                    kMaxRank));
+  const DTypeInfo& type = info(entry.dtype);
+  const auto elements = element_count(entry.shape);
+  if (!elements)
+    return fault(kOverflow, fmt::format("{} has more than 2^64 elements", to_text(entry.shape)));
+  if (*elements % type.block_elems != 0)
+    return fault(kSize, fmt::format("{} {}: {} elements do not fill whole blocks of {} in {} bytes",
+                                    type.name, to_text(entry.shape), *elements, type.block_elems,
+                                    type.block_bytes));
+  const auto needed = byte_size(entry.dtype, *elements);
+  if (!needed)
+    return fault(kOverflow,
+                 fmt::format("{} {} needs more than 2^64 bytes", type.name, to_text(entry.shape)));
+  if (*needed != entry.bytes)
+    return fault(kSize, fmt::format("{} {} needs {} bytes but the header gives {}", type.name,
+                                    to_text(entry.shape), *needed, entry.bytes));
+  const auto end = checked_add(entry.offset, entry.bytes);
+  if (!end || *end > file.size())
+    return fault(
+        kBounds,
+        fmt::format("{} bytes at {} but the file ends at {}", entry.bytes, entry.offset,
+                    file.size()),
+        end ? fmt::format("the file is {} bytes short: a download cut off?", *end - file.size())
+            : "");
+  if (entries_.size() == kMaxTensors)
+    return fault(kCount, fmt::format("more than {} tensors, wtool's limit", kMaxTensors));
+
+  if (slots_.size() < 2 * (entries_.size() + 1)) grow();
+  const auto hash = static_cast<std::uint32_t>(hash_text(entry.name));
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t at = hash & mask;
+  for (; slots_[at].index != 0; at = (at + 1) & mask) {
+    if (slots_[at].hash != hash) continue;
+    const TensorEntry& other = entries_[slots_[at].index - 1];
+    if (other.name == entry.name)
+      return fault(kName, other.source == entry.source
+                              ? std::string("name appears twice")
+                              : fmt::format("name appears twice (first in {})",
+                                            sources_[other.source]->name()));
+  }
+  entries_.push_back(entry);
+  slots_[at] = {hash, static_cast<std::uint32_t>(entries_.size())};
+}
+
+void Catalog::grow() {
+  std::vector<Slot> old = std::move(slots_);
+  slots_.assign(std::max<std::size_t>(64, old.size() * 2), Slot{});
+  const std::size_t mask = slots_.size() - 1;
+  for (const Slot& s : old) {
+    if (s.index == 0) continue;
+    std::size_t at = s.hash & mask;
+    while (slots_[at].index != 0) at = (at + 1) & mask;
+    slots_[at] = s;
+  }
+}
+
+void Catalog::absorb(Catalog&& shard, Diagnostics& faults) {
+  const auto first = static_cast<std::uint32_t>(sources_.size());
+  for (SourcePtr& s : shard.sources_) sources_.push_back(std::move(s));
+  arena_.absorb(std::move(shard.arena_));
+  for (TensorEntry t : shard.entries_) {
+    t.source += first;
+    add(t, t.offset, faults);
+  }
+  if (format.empty()) {
+    format = shard.format;
+    meta = std::move(shard.meta);
+  }
+}
+
+void Catalog::finish(Diagnostics& faults) const {
+  const auto key = [this](std::uint32_t i) {
+    const TensorEntry& t = entries_[i];
+    return std::tuple(t.source, t.offset, t.bytes);
+  };
+  std::vector<std::uint32_t> sorted;
+  sorted.reserve(entries_.size());
+  for (std::uint32_t i = 0; i < entries_.size(); ++i)
+    if (entries_[i].bytes != 0) sorted.push_back(i);
+  if (!std::ranges::is_sorted(sorted, {}, key)) std::ranges::stable_sort(sorted, {}, key);
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    const TensorEntry &a = entries_[sorted[i - 1]], &b = entries_[sorted[i]];
+    if (a.source == b.source && a.offset + a.bytes > b.offset)
+      faults.report(kOverlap,
+                    fmt::format("{}: tensor {}", sources_[b.source]->name(), quoted(b.name)),
+                    b.offset,
+                    fmt::format("begins {} bytes before the end of {}",
+                                a.offset + a.bytes - b.offset, quoted(a.name)));
+  }
+}
+
+const TensorEntry* Catalog::find(std::string_view name) const noexcept {
+  if (slots_.empty()) return nullptr;
+  const auto hash = static_cast<std::uint32_t>(hash_text(name));
+  const std::size_t mask = slots_.size() - 1;
+  for (std::size_t at = hash & mask; slots_[at].index != 0; at = (at + 1) & mask)
+    if (slots_[at].hash == hash && entries_[slots_[at].index - 1].name == name)
+      return &entries_[slots_[at].index - 1];
+  return nullptr;
+}
+
+}  // namespace wtool

@@ -1,0 +1,60 @@
+#pragma once
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/model/plan.h"
+
+namespace wtool {
+
+struct Layout {
+  Buffer head;                         // the bytes at offset 0
+  std::vector<std::uint64_t> offsets;  // of each tensor, absolute; gaps are zero
+  std::uint64_t total_bytes = 0;
+};
+
+// The table that joins shards: model.safetensors.index.json.
+struct ShardIndex {
+  struct Line {
+    std::string tensor, file;  // file: relative to the index, checked to stay in its folder
+  };
+  std::vector<Line> lines;                   // in file order, tensor names unique
+  std::optional<std::uint64_t> total_bytes;  // what it claims: the sum of tensor bytes
+};
+
+// A container: facts and pure functions. It never opens, writes or renames anything.
+struct Format {
+  std::string_view name, summary;
+  std::span<const std::string_view> suffixes;  // with the dot; the first one is written
+  bool one_tensor = false;  // a file holds exactly one (NPY): a model is a folder
+
+  bool (*detect)(const Source&);  // by content, never by file name
+  // Reads the header into the catalog (whose source 0 is the file, already added). Null:
+  // write-only.
+  void (*read)(const SourcePtr&, Catalog&, Diagnostics&);
+  // The paths of all files of the set that `path` belongs to, itself included, in order; empty if
+  // the metadata says that it stands alone. Throws BadFile if the name does not fit the set. Null:
+  // sets need an index.
+  std::vector<std::string> (*siblings)(const Metadata&, std::string_view path) = nullptr;
+  // True if the content is this format's shard index; then read_index() reads it.
+  bool (*detect_index)(const Source&) = nullptr;
+  ShardIndex (*read_index)(const SourcePtr&, Diagnostics&) = nullptr;
+
+  // Why a tensor can't be stored: dtype, name length, dimensions. From headers alone.
+  std::optional<std::string> (*refuses)(const OutTensor&);
+  // Why metadata can't be kept; null: everything can.
+  std::optional<std::string> (*refuses_meta)(const Metadata&) = nullptr;
+  Layout (*layout)(const Metadata&, std::span<const OutTensor>);  // null: read-only
+
+  // Writing a set of `count` files: the name of number `i` (from 0), what its metadata is, and the
+  // index file if the format has one. Null: can't be split.
+  std::string (*shard_name)(std::string_view stem, std::size_t i, std::size_t count) = nullptr;
+  Metadata (*shard_meta)(const Metadata&, std::size_t i, std::size_t count,
+                         std::size_t all_tensors) = nullptr;
+  std::optional<SideFile> (*index)(std::string_view stem, std::span<const OutFile>,
+                                   std::span<const OutTensor>) = nullptr;
+};
+
+}  // namespace wtool

@@ -1,0 +1,1 @@
+# Tests are named here.
