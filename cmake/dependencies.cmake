@@ -5,9 +5,15 @@ if(WTOOL_STATIC)
 endif()
 
 find_package(fmt REQUIRED)
+add_library(wtool_fmt INTERFACE)
+if(WTOOL_STATIC)  # Debian's package has no static library, but the sources
+  target_link_libraries(wtool_fmt INTERFACE fmt::fmt-header-only)
+else()
+  target_link_libraries(wtool_fmt INTERFACE fmt::fmt)
+endif()
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 
