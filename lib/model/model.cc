@@ -1,1 +1,643 @@
-namespace wtool {}
+#include "lib/model/model.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <unordered_map>
+#include <unordered_set>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "lib/base/error.h"
+#include "lib/base/text.h"
+#include "lib/model/folder.h"
+
+namespace wtool {
+namespace {
+
+constexpr Rule kMissingShard{"index.missing-shard"}, kLink{"index.link"}, kPath{"index.path"},
+    kMissingTensor{"index.missing-tensor"}, kWrongShard{"index.wrong-shard"},
+    kStrayTensor{"index.stray-tensor", true}, kTotalSize{"index.total-size", true},
+    kMissingFile{"set.missing-file"}, kPart{"set.part"}, kOtherFormat{"set.format"};
+
+constexpr std::string_view kAlone = "--alone and the name of one file read just that file";
+
+// Weights of other tools and what would be wrong beside rewritten weights.
+struct LeftOut {
+  std::string_view suffix, why;
+};
+constexpr std::array kLeftOut{
+    LeftOut{".index.json", "an index of other weights"},
+    LeftOut{".bin", "PyTorch weights"},
+    LeftOut{".pt", "PyTorch weights"},
+    LeftOut{".pth", "PyTorch weights"},
+    LeftOut{".ckpt", "PyTorch weights"},
+    LeftOut{".npz", "NPZ weights"},
+    LeftOut{".h5", "Keras weights"},
+    LeftOut{".msgpack", "Flax weights"},
+    LeftOut{".ot", "Rust weights"},
+    LeftOut{".onnx", "ONNX weights"},
+    LeftOut{".onnx_data", "ONNX weights"},
+    LeftOut{".tflite", "TensorFlow Lite weights"},
+    LeftOut{".sha256", "digests of these files, not of what is made from them"},
+    LeftOut{"sha256sums", "digests of these files, not of what is made from them"},
+    LeftOut{".sig", "a signature of these files, not of what is made from them"},
+};
+
+bool is_index_name(std::string_view name) {
+  return name.ends_with(".json") && name.find(".index.") != std::string_view::npos;
+}
+
+// Whether a file holds `text`, without holding the file.
+bool holds(const Source& source, std::string_view text) {
+  constexpr std::size_t kPiece = std::size_t{1} << 20;
+  Buffer piece;
+  for (std::uint64_t at = 0; at < source.size(); at += kPiece) {
+    piece.resize(std::min<std::uint64_t>(kPiece + text.size(), source.size() - at));
+    source.read(at, piece);
+    if (as_text(piece).find(text) != std::string_view::npos) return true;
+  }
+  return false;
+}
+
+// Opens one model, step by step.
+class Opener {
+ public:
+  Opener(const std::string& path, const Registry& registry, const OpenOptions& options,
+         Diagnostics& faults)
+      : path_(path),
+        registry_(registry),
+        options_(options),
+        faults_(faults),
+        most_files_(allow_many_files()) {}
+
+  std::shared_ptr<const Model> open() {
+    model_->path = path_;
+    std::error_code code;
+    if (path_ == "-")
+      take(read(from_stdin()));
+    else if (std::filesystem::is_directory(path_, code))
+      open_folder();
+    else
+      open_path();
+    find_tensors();
+    retype();
+    return std::move(model_);
+  }
+
+ private:
+  // What was given, if it is a file.
+  void open_path();
+  std::string index_naming(const std::string& folder, const std::string& name) const;
+  // A folder.
+  void open_folder();
+  std::string choose_index() const;
+  std::vector<std::string> weight_files() const;
+  void open_only(const std::vector<std::string>& weights);
+  void open_arrays();
+  void collect_side_files(const std::string& folder, const std::vector<std::string>& used,
+                          std::string_view why_unused);
+  // An index.
+  const Format* index_format(const Source& source) const;
+  void open_index(const std::string& folder, const std::string& name, const Format& format);
+  std::vector<std::string> shards_of(const ShardIndex& index, const std::string& folder);
+  void check_index(const ShardIndex& index, const std::string& folder);
+  void check_total(const ShardIndex& index);
+  // A set without an index: by what the files say, or by their numbered names.
+  std::vector<std::string> open_set(const SourcePtr& source);
+  std::vector<std::string> set_of(const Format& format, const Catalog& first,
+                                  const std::string& path) const;
+  void take_rest(const Format& format, const std::vector<std::string>& paths,
+                 const std::string& taken);
+
+  SourcePtr source_of(const std::string& path, std::size_t of_files) const {
+    constexpr std::uint64_t kOthers = 256;  // descriptors for everything else
+    return of_files + kOthers < most_files_ ? open_file(path) : open_on_demand(path);
+  }
+  Catalog read(const SourcePtr& source, const Format** format = nullptr) const {
+    return read_catalog(source, registry_, faults_, format);
+  }
+  void take(Catalog&& part);
+  void join_meta(const Catalog& part);
+
+  void find_tensors();
+  void claim(const Scheme& scheme, std::vector<bool>& claimed);
+  void retype();
+
+  const std::string& path_;
+  const Registry& registry_;
+  const OpenOptions& options_;
+  Diagnostics& faults_;
+  std::uint64_t most_files_;
+  std::shared_ptr<Model> model_ = std::make_shared<Model>();
+  std::vector<FolderEntry> listing_;  // of the folder that was given
+};
+
+void Opener::open_path() {
+  const SourcePtr source = open_file(path_);
+  const std::string folder = folder_of(path_), name = file_name_of(path_);
+  if (const Format* format = index_format(*source)) {
+    if (options_.alone)
+      throw Error(Fault::Usage, "--alone wants a weight file, but this is an index").in(path_);
+    return open_index(folder, name, *format);
+  }
+  if (options_.alone) return take(read(source));
+  const bool may_have_index = std::ranges::any_of(
+      registry_.formats, [&](auto* f) { return f->read_index && f->detect(*source); });
+  const std::string index = may_have_index ? index_naming(folder, name) : "";
+  if (index.empty())
+    open_set(source);
+  else
+    open_index(folder, index, *index_format(*open_file(joined(folder, index))));
+}
+
+// The index that lists this file, if one lies beside it. What cannot be looked at is none.
+std::string Opener::index_naming(const std::string& folder, const std::string& name) const {
+  std::vector<FolderEntry> beside;
+  try {
+    beside = list_folder(folder.empty() ? "." : folder);
+  } catch (const Error&) {
+    return {};  // a folder may be closed to listing and its files open
+  }
+  for (const FolderEntry& e : beside) try {
+      if (e.kind != FolderEntry::Kind::File || !is_index_name(e.name)) continue;
+      const SourcePtr source = open_file(joined(folder, e.name));
+      if (index_format(*source) && holds(*source, fmt::format("\"{}\"", name))) return e.name;
+    } catch (const Error&) {
+    }
+  return {};
+}
+
+void Opener::open_folder() {
+  if (options_.alone)
+    throw Error(Fault::Usage, "--alone wants one file, but this is a folder").in(path_);
+  model_->is_folder = true;
+  listing_ = list_folder(path_);
+  if (const std::string index = choose_index(); !index.empty())
+    return open_index(path_, index, *index_format(*open_file(joined(path_, index))));
+  const std::vector<std::string> weights = weight_files();
+  const auto is_array = [this](const std::string& name) {
+    const SourcePtr source = open_file(joined(path_, name));
+    return std::ranges::any_of(registry_.formats,
+                               [&](auto* f) { return f->one_tensor && f->detect(*source); });
+  };
+  if (std::ranges::all_of(weights, is_array)) return open_arrays();
+  open_only(weights);
+}
+
+// The name of the folder's index, empty if there is none.
+std::string Opener::choose_index() const {
+  std::vector<std::string> found;
+  for (const FolderEntry& e : listing_)
+    if (e.kind == FolderEntry::Kind::File && is_index_name(e.name) &&
+        index_format(*open_file(joined(path_, e.name))))
+      found.push_back(e.name);
+  if (found.size() < 2) return found.empty() ? "" : found[0];
+  for (const std::string_view usual : {"model", "diffusion_pytorch_model"})
+    for (const Format* f : registry_.formats)
+      for (const std::string_view suffix : f->suffixes)
+        if (const auto name = fmt::format("{}{}.index.json", usual, suffix);
+            std::ranges::find(found, name) != found.end()) {
+          faults_.note(path_, fmt::format("holds {} indexes; {} is taken", found.size(), name));
+          return name;
+        }
+  throw Error(Fault::Usage,
+              fmt::format("holds {} indexes: {}", found.size(), fmt::join(found, ", ")))
+      .in(path_)
+      .hint("give the index that you mean");
+}
+
+// Files that are weights by their content, or ought to be by their name.
+std::vector<std::string> Opener::weight_files() const {
+  std::vector<std::string> out;
+  for (const FolderEntry& e : listing_) {
+    if (e.kind != FolderEntry::Kind::File) continue;
+    bool is_weights = registry_.by_suffix(e.name) != nullptr;
+    if (!is_weights) {
+      const SourcePtr source = open_file(joined(path_, e.name));
+      is_weights = std::ranges::any_of(registry_.formats,
+                                       [&](auto* f) { return f->read && f->detect(*source); });
+    }
+    if (is_weights) out.push_back(e.name);
+  }
+  return out;
+}
+
+void Opener::open_only(const std::vector<std::string>& weights) {
+  const auto used = open_set(source_of(joined(path_, weights[0]), 1));
+  std::vector<std::string> names;
+  for (const std::string& path : used) names.push_back(file_name_of(path));
+  if (names.size() < weights.size())
+    throw Error(Fault::Usage, fmt::format("holds {} weight files that are no set: {}",
+                                          weights.size(), fmt::join(weights, ", ")))
+        .in(path_)
+        .hint("give the file that you mean");
+  collect_side_files(path_, names, "");
+}
+
+// A folder of one-tensor files: their relative paths are the names.
+void Opener::open_arrays() {
+  std::vector<std::string_view> suffixes;
+  for (const Format* f : registry_.formats)
+    if (f->one_tensor) suffixes.insert(suffixes.end(), f->suffixes.begin(), f->suffixes.end());
+  std::vector<std::string> others;
+  const std::vector<std::string> files = files_below(path_, suffixes, others);
+  if (files.empty())
+    throw Error(Fault::BadFile, "holds no weight files")
+        .in(path_)
+        .hint("wtool reads safetensors, GGUF and NPY");
+  Catalog& all = model_->catalog;
+  for (const std::string& file : files) {
+    const Catalog one = read(source_of(joined(path_, file), files.size()));
+    all.format = one.format;
+    const std::uint32_t source = all.add_source(one.sources()[0]);
+    for (TensorEntry t : one.entries()) {
+      t.name = all.arena().text(std::string_view(file).substr(0, file.rfind('.')));
+      t.shape = all.arena().copy(t.shape);
+      t.source = source;
+      all.add(t, 0, faults_);
+    }
+  }
+  collect_side_files(path_, files, "");
+  for (const std::string& o : others) model_->left_out.push_back(o + ": below a subfolder");
+}
+
+void Opener::collect_side_files(const std::string& folder, const std::vector<std::string>& used,
+                                std::string_view why_unused) {
+  const std::unordered_set<std::string_view> weights(used.begin(), used.end());
+  const auto leave_out = [this](std::string_view name, std::string_view why) {
+    model_->left_out.push_back(fmt::format("{}: {}", name, why));
+  };
+  if (listing_.empty()) listing_ = list_folder(folder.empty() ? "." : folder);
+  for (const FolderEntry& e : listing_) {
+    const std::string name = lower(e.name);
+    const auto* rule =
+        std::ranges::find_if(kLeftOut, [&](const LeftOut& l) { return name.ends_with(l.suffix); });
+    if (weights.contains(e.name) || e.name == model_->index_name) continue;
+    if (e.kind == FolderEntry::Kind::Folder) {
+      const bool holds_arrays = std::ranges::any_of(
+          used, [&](const std::string& u) { return u.starts_with(e.name + "/"); });
+      if (!holds_arrays) leave_out(e.name + "/", "a folder");
+    } else if (e.kind == FolderEntry::Kind::Other) {
+      leave_out(e.name, "not a regular file");
+    } else if (leads_out(folder, e.name)) {
+      leave_out(e.name, "a link that leads out of the folder");
+    } else if (registry_.by_suffix(e.name)) {
+      leave_out(e.name, why_unused);
+      faults_.note(folder, fmt::format("{} is left out: {}", quoted(e.name), why_unused));
+    } else if (rule != kLeftOut.end() || is_index_name(e.name)) {
+      leave_out(e.name, rule != kLeftOut.end() ? rule->why : kLeftOut[0].why);
+    } else {
+      model_->side.push_back({e.name, open_on_demand(joined(folder, e.name))});
+    }
+  }
+}
+
+// By its content, or because its name says that it ought to be one: a broken index must not pass
+// for no index.
+const Format* Opener::index_format(const Source& source) const {
+  for (const Format* f : registry_.formats) {
+    if (!f->read_index) continue;
+    if (f->detect_index(source)) return f;
+    for (const std::string_view suffix : f->suffixes)
+      if (source.name().ends_with(fmt::format("{}.index.json", suffix))) return f;
+  }
+  return nullptr;
+}
+
+void Opener::open_index(const std::string& folder, const std::string& name, const Format& format) {
+  const ShardIndex index = format.read_index(open_file(joined(folder, name)), faults_);
+  model_->is_folder = true;
+  if (folder != path_) model_->path = folder.empty() ? "." : folder;
+  model_->index_name = name;
+  const std::vector<std::string> shards = shards_of(index, folder);
+  for (const std::string& shard : shards) {
+    const Format* found = nullptr;
+    Catalog part = read(source_of(joined(folder, shard), shards.size()), &found);
+    if (found != &format)
+      faults_.report(kOtherFormat, joined(folder, shard), 0,
+                     fmt::format("is {}, but the index is one of {}", found->name, format.name));
+    take(std::move(part));
+  }
+  check_index(index, folder);
+  check_total(index);
+  collect_side_files(folder, shards, "the index does not name it");
+}
+
+// The files that the index names and that may be opened, in the order of their numbers.
+std::vector<std::string> Opener::shards_of(const ShardIndex& index, const std::string& folder) {
+  std::unordered_map<std::string_view, std::size_t> first;  // the line that names it first
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < index.lines.size(); ++i)
+    if (first.emplace(index.lines[i].file, i).second) out.push_back(index.lines[i].file);
+  std::ranges::sort(out, natural_less);
+  const std::string where = joined(folder, model_->index_name);
+  const auto missing = std::ranges::count_if(out, [&](const std::string& file) {
+    return !unsafe_path(file) && !exists(joined(folder, file));
+  });
+  std::erase_if(out, [&](const std::string& file) {
+    const Rule* rule = nullptr;
+    std::string what, advice;
+    if (auto why = unsafe_path(file)) {
+      rule = &kPath;
+      what = "which " + *why;
+    } else if (leads_out(folder, file)) {
+      rule = &kLink;
+      what = "a link that leads out of the folder";
+    } else if (!exists(joined(folder, file))) {
+      rule = &kMissingShard;
+      what = fmt::format("which is missing ({} of {} files are)", missing, out.size());
+      advice = kAlone;
+    }
+    if (rule)
+      faults_.report(*rule, where, 0,
+                     fmt::format("maps tensor {} to {}, {}",
+                                 quoted(index.lines[first.at(file)].tensor), quoted(file), what),
+                     advice);
+    return rule != nullptr;
+  });
+  return out;
+}
+
+// The index against what the shards really hold.
+void Opener::check_index(const ShardIndex& index, const std::string& folder) {
+  const Catalog& catalog = model_->catalog;
+  const std::string where = joined(folder, model_->index_name);
+  std::unordered_map<std::string_view, std::uint32_t> source_of;
+  std::vector<std::string> paths;
+  for (const SourcePtr& s : catalog.sources()) paths.push_back(s->name());
+  for (std::uint32_t i = 0; i < paths.size(); ++i)
+    source_of.emplace(std::string_view(paths[i]).substr(joined(folder, "x").size() - 1), i);
+  std::vector<bool> mapped(catalog.entries().size());
+  for (const ShardIndex::Line& line : index.lines) {
+    const auto file = source_of.find(line.file);
+    if (file == source_of.end()) continue;  // reported as missing
+    const TensorEntry* t = catalog.find(line.tensor);
+    if (!t) {
+      faults_.report(kMissingTensor, where, 0,
+                     fmt::format("maps tensor {} to {}, but no file holds it", quoted(line.tensor),
+                                 quoted(line.file)));
+      continue;
+    }
+    mapped[catalog.index_of(*t)] = true;
+    if (t->source != file->second)
+      faults_.report(kWrongShard, where, 0,
+                     fmt::format("maps tensor {} to {}, but it lies in {}", quoted(line.tensor),
+                                 quoted(line.file), quoted(file_name_of(paths[t->source]))));
+  }
+  for (const TensorEntry& t : catalog.entries())
+    if (!mapped[catalog.index_of(t)])
+      faults_.report(kStrayTensor, fmt::format("{}: tensor {}", paths[t.source], quoted(t.name)),
+                     t.offset, fmt::format("{} does not list it", quoted(model_->index_name)));
+}
+
+// A wrong sum harms nobody and is common: a note, but for those who ask for every fault.
+void Opener::check_total(const ShardIndex& index) {
+  if (!index.total_bytes) return;
+  std::uint64_t tensors = 0, files = 0;
+  for (const TensorEntry& t : model_->catalog.entries()) tensors += t.bytes;
+  for (const SourcePtr& s : model_->catalog.sources()) files += s->size();
+  if (*index.total_bytes == tensors) return;
+  std::string text =
+      fmt::format("total_size is {}, but the tensors have {} bytes{}", *index.total_bytes, tensors,
+                  *index.total_bytes == files ? " (it counts whole files)" : "");
+  if (faults_.mode() == Diagnostics::Mode::Collect)
+    faults_.report(kTotalSize, model_->index_name, 0, std::move(text));
+  else
+    faults_.note(model_->index_name, std::move(text));
+}
+
+// Takes the file and the rest of its set; returns the paths taken.
+std::vector<std::string> Opener::open_set(const SourcePtr& source) {
+  const Format* format = nullptr;
+  Catalog first = read(source, &format);
+  std::vector<std::string> paths = set_of(*format, first, source->name());
+  if (paths.size() <= 1) {
+    const bool is_set = !paths.empty();
+    take(std::move(first));
+    if (is_set && format->whole_meta)
+      model_->catalog.meta =
+          format->whole_meta(model_->catalog.meta, model_->catalog.entries().size());
+    return {source->name()};
+  }
+  if (!format->siblings)
+    faults_.note(source->name(), fmt::format("no index lists the {} files of this set; they are "
+                                             "taken by their names",
+                                             paths.size()));
+  for (const std::string& path : paths) {
+    if (!exists(path)) {
+      faults_.report(kMissingFile, path, 0,
+                     fmt::format("is missing: {} is one of a set of {} files",
+                                 quoted(file_name_of(source->name())), paths.size()),
+                     std::string(kAlone));
+      continue;
+    }
+    const Format* found = format;
+    Catalog part =
+        path == source->name() ? std::move(first) : read(source_of(path, paths.size()), &found);
+    if (found != format)
+      faults_.report(kOtherFormat, path, 0,
+                     fmt::format("is {}, but {} of the same set is {}", found->name,
+                                 quoted(file_name_of(source->name())), format->name));
+    else if (format->siblings && format->siblings(part.meta, path) != paths)
+      faults_.report(
+          kPart, path, 0,
+          fmt::format("does not say that it is one of the {} files of this set", paths.size()));
+    take(std::move(part));
+  }
+  if (format->whole_meta)
+    model_->catalog.meta =
+        format->whole_meta(model_->catalog.meta, model_->catalog.entries().size());
+  return paths;
+}
+
+// Empty: the file stands alone.
+std::vector<std::string> Opener::set_of(const Format& format, const Catalog& first,
+                                        const std::string& path) const {
+  if (format.siblings) return format.siblings(first.meta, path);
+  if (!format.read_index) return {};
+  std::vector<std::string> out = numbered_set(file_name_of(path));
+  for (std::string& name : out) name = joined(folder_of(path), name);
+  return out;
+}
+
+void Opener::take(Catalog&& part) {
+  if (model_->catalog.sources().empty()) {
+    model_->catalog = std::move(part);
+    return;
+  }
+  join_meta(part);
+  model_->catalog.absorb(std::move(part), faults_);
+}
+
+// Shards usually repeat the same few keys. What only a later one says is kept; where two disagree,
+// the first one's counts, and the reader is told.
+void Opener::join_meta(const Catalog& part) {
+  Metadata& all = model_->catalog.meta;
+  std::unordered_map<std::string_view, const MetaValue*> known;
+  for (const MetaEntry& e : all) known.emplace(e.key, &e.value);
+  std::vector<MetaEntry> fresh;
+  for (const MetaEntry& e : part.meta) {
+    const auto* mine = std::get_if<std::string>(&e.value);
+    if (!mine) continue;  // only text can be compared; typed metadata lies in the first file
+    const auto it = known.find(e.key);
+    if (it == known.end()) {
+      fresh.push_back(e);
+    } else if (const auto* theirs = std::get_if<std::string>(it->second);
+               !theirs || *theirs != *mine) {
+      faults_.note(
+          part.sources()[0]->name(),
+          fmt::format("metadata {} differs from the first file's, which counts", quoted(e.key)));
+    }
+  }
+  for (MetaEntry& e : fresh) all.append(std::move(e.key), std::move(e.value));
+}
+
+// Every stored tensor becomes part of one logical tensor: schemes choose first, the rest is plain.
+void Opener::find_tensors() {
+  const Catalog& catalog = model_->catalog;
+  std::vector<bool> claimed(catalog.entries().size());
+  model_->parts.reserve(claimed.size());
+  model_->tensors.reserve(claimed.size());
+  for (const Scheme* s : registry_.schemes)
+    if (s->recognise) claim(*s, claimed);
+  const Scheme* plain = registry_.schemes.empty() ? nullptr : registry_.schemes.back();
+  for (const TensorEntry& t : catalog.entries()) {
+    const std::uint32_t i = catalog.index_of(t);
+    if (claimed[i]) continue;
+    const auto first = static_cast<std::uint32_t>(model_->parts.size());
+    model_->tensors.push_back({t.name, plain, t.shape, first, 1, t.dtype});
+    model_->parts.push_back(i);
+  }
+  const auto place = [this](const LogicalTensor& t) {
+    return std::ranges::min(model_->parts_of(t));
+  };
+  if (!std::ranges::is_sorted(model_->tensors, {}, place))
+    std::ranges::stable_sort(model_->tensors, {}, place);
+}
+
+void Opener::claim(const Scheme& scheme, std::vector<bool>& claimed) {
+  Catalog& catalog = model_->catalog;
+  for (const Found& f : scheme.recognise(*model_, faults_)) {
+    const auto taken = [&](std::uint32_t i) { return i >= claimed.size() || claimed[i]; };
+    if (f.parts.empty() || std::ranges::any_of(f.parts, taken))
+      throw Error(Fault::Internal,
+                  fmt::format("{} claims the parts of {} wrongly", scheme.name, quoted(f.name)));
+    const TensorEntry* same = catalog.find(f.name);
+    if (same && std::ranges::find(f.parts, catalog.index_of(*same)) == f.parts.end()) {
+      faults_.note(path_, fmt::format("{} is stored plainly and as {}: its parts are shown as they "
+                                      "are",
+                                      quoted(f.name), scheme.name));
+      continue;
+    }
+    const auto first = static_cast<std::uint32_t>(model_->parts.size());
+    model_->parts.insert(model_->parts.end(), f.parts.begin(), f.parts.end());
+    for (const std::uint32_t i : f.parts) claimed[i] = true;
+    model_->tensors.push_back({catalog.arena().text(f.name), &scheme,
+                               catalog.arena().copy(ShapeView(f.shape)), first,
+                               static_cast<std::uint32_t>(f.parts.size()), f.dtype});
+  }
+}
+
+// Opaque elements become what the user says they are; Model::open() does the rest.
+void Opener::retype() {
+  if (!options_.void_as) return;
+  const DTypeInfo& as = info(*options_.void_as);
+  const LogicalTensor* opaque = nullptr;
+  bool any = false;
+  for (LogicalTensor& t : model_->tensors) {
+    if (info(t.dtype).kind != Kind::Opaque) continue;
+    opaque = &t;
+    if (info(t.dtype).block_bytes != as.block_bytes || as.block_elems != 1) continue;
+    t.dtype = as.id;
+    any = true;
+  }
+  if (any) return;
+  if (!opaque)
+    throw Error(Fault::Usage, fmt::format("no tensor has opaque elements to take for {}", as.name))
+        .in(path_);
+  throw Error(Fault::Usage,
+              fmt::format("tensor {}: elements of {} bytes cannot be taken for {}",
+                          quoted(opaque->name), info(opaque->dtype).block_bytes, as.name))
+      .in(path_);
+}
+
+template <class Table>
+std::vector<std::string_view> names_in(const Table& table) {
+  std::vector<std::string_view> out;
+  for (const auto* row : table) out.push_back(row->name);
+  return out;
+}
+
+template <class Table>
+const auto& by_name(const Table& table, std::string_view what, std::string_view name) {
+  const auto it = std::ranges::find(table, lower(name), [](auto* row) { return row->name; });
+  if (it != table.end()) return **it;
+  const std::vector<std::string_view> names = names_in(table);
+  const std::string_view near = nearest(name, names);
+  throw Error(Fault::Usage, fmt::format("unknown {} {}", what, quoted(name)))
+      .hint(near.empty() ? fmt::format("known are {}", fmt::join(names, ", "))
+                         : fmt::format("did you mean '{}'?", near));
+}
+
+}  // namespace
+
+const Format& Registry::format(std::string_view name) const {
+  return by_name(formats, "format", name);
+}
+const Scheme& Registry::scheme(std::string_view name) const {
+  return by_name(schemes, "scheme", name);
+}
+const Format* Registry::by_suffix(std::string_view path) const noexcept {
+  for (const Format* f : formats)
+    for (const std::string_view suffix : f->suffixes)
+      if (path.size() > suffix.size() && lower(path.substr(path.size() - suffix.size())) == suffix)
+        return f;
+  return nullptr;
+}
+
+std::uint64_t Model::stored_bytes(const LogicalTensor& t) const {
+  std::uint64_t sum = 0;
+  for (const std::uint32_t i : parts_of(t)) sum += catalog.entries()[i].bytes;
+  return sum;
+}
+TensorPtr Model::open(const LogicalTensor& tensor) const {
+  TensorPtr values = tensor.scheme->open(*this, tensor);
+  if (values->dtype() != tensor.dtype && info(values->dtype()).kind == Kind::Opaque)
+    values = reinterpreted(std::move(values), tensor.dtype);
+  return values;
+}
+const SideFile* Model::side_file(std::string_view name) const noexcept {
+  const auto it = std::ranges::find(side, name, &SideFile::name);
+  return it == side.end() ? nullptr : &*it;
+}
+
+Catalog read_catalog(const SourcePtr& source, const Registry& registry, Diagnostics& faults,
+                     const Format** found) {
+  for (const Format* f : registry.formats) {
+    if (!f->read || !f->detect(*source)) continue;
+    Catalog catalog;
+    catalog.format = f->name;
+    catalog.add_source(source);
+    f->read(source, catalog, faults);
+    catalog.finish(faults);
+    if (found) *found = f;
+    return catalog;
+  }
+  throw Error(Fault::BadFile, registry.diagnose(*source)).in(source->name());
+}
+
+std::shared_ptr<const Model> open_model(const std::string& path, const Registry& registry,
+                                        const OpenOptions& options, Diagnostics& faults) {
+  return Opener(path, registry, options, faults).open();
+}
+
+std::vector<OutTensor> outputs_of(const Plan& plan) {
+  std::vector<OutTensor> out;
+  for (const auto& step : plan.steps)
+    out.insert(out.end(), step->outputs().begin(), step->outputs().end());
+  return out;
+}
+
+}  // namespace wtool

@@ -22,7 +22,7 @@ struct LogicalTensor {
 };
 
 struct Model {
-  std::string path;        // as given by the user
+  std::string path;        // as given by the user; of an index or an indexed shard, the folder
   bool is_folder = false;  // its parts lie in a folder of its own
   Catalog catalog;
   std::string index_name;              // "model.safetensors.index.json" if there was one

@@ -24,6 +24,10 @@ using SourcePtr = std::shared_ptr<const Source>;
 
 // Follows links to regular files. Throws Io: not there, no permission, not a regular file.
 SourcePtr open_file(const std::string& path);
+// The same without holding a descriptor: opens the file for each read. For folders of many files.
+SourcePtr open_on_demand(const std::string& path);
+// Lets this process open as many files as the system allows it; returns how many that is.
+std::uint64_t allow_many_files() noexcept;
 SourcePtr from_memory(std::string name, Buffer bytes);
 // Standard input, spooled to an unnamed temporary file (in $TMPDIR or /tmp) and named "-".
 SourcePtr from_stdin();

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,6 +30,12 @@ void check_range(const Source& s, std::uint64_t offset, std::uint64_t n) {
     throw Error(Fault::BadFile,
                 fmt::format("{} bytes wanted at {} but the file ends at {}", n, offset, s.size()))
         .in(s.name());
+}
+
+// Which file, and in which state.
+using Identity = std::tuple<dev_t, ino_t, off_t, time_t, long>;
+Identity identity_of(const struct stat& s) noexcept {
+  return {s.st_dev, s.st_ino, s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec};
 }
 
 class File final : public Source {
@@ -69,16 +76,15 @@ class File final : public Source {
     }
   }
 
+  Identity identity() const noexcept { return identity_of(stat_); }
+
   // Both what the descriptor shows now and what the name leads to must be what was opened.
   void check_unchanged() const override {
-    const auto identity = [](const struct stat& s) {
-      return std::tuple(s.st_dev, s.st_ino, s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
-    };
     struct stat now {};
     if (::fstat(fd_, &now) != 0) throw io_error("look at the input again", errno, path_);
-    if (identity(now) == identity(stat_) && path_ != "-" && ::stat(path_.c_str(), &now) != 0)
+    if (identity_of(now) == identity() && path_ != "-" && ::stat(path_.c_str(), &now) != 0)
       throw io_error("look at the input again", errno, path_);
-    if (identity(now) != identity(stat_))
+    if (identity_of(now) != identity())
       throw Error(Fault::Io, "changed while reading; nothing was written").in(path_);
   }
 
@@ -86,6 +92,38 @@ class File final : public Source {
   std::string path_;
   int fd_ = -1;
   struct stat stat_ {};
+};
+
+std::shared_ptr<const File> open_now(const std::string& path) {
+  // O_NONBLOCK: opening a pipe or a device by mistake must not hang.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) throw io_error("open", errno, path);
+  return std::make_shared<const File>(path, fd);
+}
+
+// A file without a descriptor of its own.
+class OnDemand final : public Source {
+ public:
+  explicit OnDemand(const std::string& path) : path_(path) {
+    const auto now = open_now(path);
+    size_ = now->size();
+    identity_ = now->identity();
+  }
+  const std::string& name() const noexcept override { return path_; }
+  std::uint64_t size() const noexcept override { return size_; }
+  void read(std::uint64_t offset, MutableBytes out) const override { again()->read(offset, out); }
+  void check_unchanged() const override { again(); }
+
+ private:
+  std::shared_ptr<const File> again() const {
+    auto now = open_now(path_);
+    if (now->identity() != identity_)
+      throw Error(Fault::Io, "changed while reading; nothing was written").in(path_);
+    return now;
+  }
+  std::string path_;
+  std::uint64_t size_ = 0;
+  Identity identity_;
 };
 
 class Memory final : public Source {
@@ -128,10 +166,19 @@ void write_all(int fd, Bytes bytes) {
 }  // namespace
 
 SourcePtr open_file(const std::string& path) {
-  // O_NONBLOCK: opening a pipe or a device by mistake must not hang.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) throw io_error("open", errno, path);
-  return std::make_shared<File>(path, fd);
+  return open_now(path);
+}
+SourcePtr open_on_demand(const std::string& path) {
+  return std::make_shared<OnDemand>(path);
+}
+std::uint64_t allow_many_files() noexcept {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
+  if (limit.rlim_cur < limit.rlim_max) {
+    const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  }
+  return limit.rlim_cur;
 }
 SourcePtr from_memory(std::string name, Buffer bytes) {
   return std::make_shared<Memory>(std::move(name), std::move(bytes));
