@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,11 +10,12 @@
 
 namespace wtool {
 
-// Writes one JSON document piece by piece to out(), keys in the order of the calls. Bytes that are
-// not UTF-8 become U+FFFD; NaN and infinities become null.
+// Writes one JSON document piece by piece, keys in the order of the calls. Bytes that are not UTF-8
+// become U+FFFD; NaN and infinities become null. Objects in a document's outer arrays stand on
+// lines of their own, so that line tools see one tensor a line.
 class JsonWriter {
  public:
-  using Sink = void (*)(std::string_view);
+  using Sink = std::function<void(std::string_view)>;
   explicit JsonWriter(Sink sink);  // such as `out`
   ~JsonWriter();                   // ends the line; everything begun must be ended
 
@@ -25,6 +27,7 @@ class JsonWriter {
 
   void value(std::string_view text);
   void value(const char* text) { value(std::string_view(text)); }
+  void value(const std::string& text) { value(std::string_view(text)); }
   void value(bool v);
   void value(std::uint64_t v);
   void value(std::int64_t v);
@@ -47,9 +50,11 @@ class JsonWriter {
   void name_member(std::string_view key, std::string_view name);
 
  private:
-  void separate();
+  void separate(bool object = false);
+  void text(std::string_view utf8);
+  void scalar(const MetaValue& v);
   Sink sink_;
-  std::vector<char> stack_;  // '{' or '[', and whether something came before
+  std::vector<char> stack_;  // '{' or '['
   bool first_ = true, after_key_ = false;
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,9 @@ void set_up_terminal(const Common& common);
 // signal to die by) when its reader has gone.
 void out(std::string_view text);
 void flush_out();
+// The signal that asked us to stop, 0 for none. The handler stores it, units look at it, and main
+// dies by it.
+std::atomic<int>& stop_signal() noexcept;
 void set_out_to_stderr();  // when the output file itself goes to stdout
 // Everything else, to stderr; never throws. `note` obeys -q.
 void note(std::string_view text);
@@ -34,6 +38,10 @@ std::string paint(Style style, std::string_view text);      // for stdout
 std::size_t display_width(std::string_view utf8) noexcept;  // columns on the screen
 // ASCII for what the locale cannot show: "×32" to "x32", "▾" to "v", bars to digits, "…" to "...".
 std::string fit_charset(std::string_view utf8);
+// At most `width` columns: the middle gives way to "…". Text with control characters must have been
+// through printable().
+std::string cut_middle(std::string_view utf8, std::size_t width);
+std::string cut_end(std::string_view utf8, std::size_t width);
 
 // A table that fits the terminal: drops columns of the highest `priority` number first, then cuts
 // the widest left-aligned column in the middle.
