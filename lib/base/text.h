@@ -20,6 +20,7 @@ std::string quoted(std::string_view s, std::size_t most = 200);
 // Not std::quoted, which argument-dependent lookup finds too.
 inline std::string quoted(const std::string& s) { return quoted(std::string_view(s)); }
 inline std::string quoted(const char* s) { return quoted(std::string_view(s)); }
+inline std::string quoted(std::string& s) { return quoted(std::string_view(s)); }
 
 std::string human_bytes(std::uint64_t bytes);  // "13.49 GiB", "416.0 MiB", "512 B"
 std::string human_count(std::uint64_t n);      // "7.24 B", "13.1 M", "512"
