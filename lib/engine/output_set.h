@@ -1,6 +1,10 @@
 #pragma once
+#include <atomic>
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +17,11 @@ namespace wtool {
 // unnamed temporary file); nothing is visible before commit(), and the destructor removes what was
 // not committed. The hidden folder is '.NAME.wtool-PID' and locked while in use; what a killed run
 // left is found by its name, seen to be unlocked, and removed.
+//
+// Replacing keeps the mode of what is replaced. A target that is a link to something: that is
+// replaced, the link stays. A link that leads nowhere is refused, and so is anything that is
+// neither a file nor a folder. What is being replaced can be an input of the run: it is read
+// through its open descriptor, and untouched until commit().
 class OutputSet {
  public:
   enum class Kind : std::uint8_t { File, Folder, Stdout };
@@ -24,23 +33,28 @@ class OutputSet {
   OutputSet(const OutputSet&) = delete;
   OutputSet& operator=(const OutputSet&) = delete;
 
+  // Throws Usage if the folder to be replaced holds anything but these files. commit() looks again;
+  // this is for saying so before the work.
+  void check_replaceable(std::span<const std::string> names) const;
+
   // Throws Io, with both numbers, if fewer than `bytes` are free where the output goes.
   void check_space(std::uint64_t bytes) const;
 
   // `name` is relative and may have folders in it; for File and Stdout it does not matter. Takes
-  // the disk space at once if the size is known. Returns the file's number.
+  // the disk space at once if the size is known. Returns the file's number. Not while others write.
   std::size_t create(const std::string& name, std::optional<std::uint64_t> bytes);
 
   // From any thread, as long as ranges do not overlap. Starts writing back early, so that the flush
   // in commit() finds little left to do.
   void write_at(std::size_t file, std::uint64_t offset, Bytes bytes);
-  void copy_to(std::size_t file, std::uint64_t offset, const Extent& from);  // by the kernel
+  // By the kernel where it can. Throws Io if the source ends before the extent does.
+  void copy_to(std::size_t file, std::uint64_t offset, const Extent& from);
 
   void append(std::size_t file, Bytes bytes);  // by one thread at a time
 
   // Flush, then the name appears. With Replace: a file is exchanged by one rename; a folder is
   // exchanged only if it holds nothing but names that we would write, else Usage lists what is in
-  // the way. Stdout: the bytes are sent.
+  // the way. Stdout: the bytes are sent; throws Cancelled if the reader has gone.
   void commit();
 
   const std::string& target() const noexcept { return target_; }
@@ -49,14 +63,30 @@ class OutputSet {
  private:
   struct File {
     std::string name, path;
-    int fd;
-    std::uint64_t end;
+    int fd = -1;
+    std::uint64_t end = 0;  // the known size, or what has been appended
+    // Bytes that have arrived in each stretch of the file; for early write-back.
+    std::unique_ptr<std::atomic<std::uint32_t>[]> arrived = {};
+    std::uint64_t flushed = 0;  // of an appended file: handed to the disk so far
   };
-  struct Impl;
-  std::string target_, staging_;
+
+  void settle_target();
+  void make_staging();
+  void reserve(const File& file, std::uint64_t bytes) const;
+  void check_within(const File& file, std::uint64_t offset, std::uint64_t bytes) const;
+  void count_arrived(File& file, std::uint64_t offset, std::uint64_t bytes) const noexcept;
+  void keep_modes() const;
+  void flush_files() const;
+  void put_in_place();
+  void send() const;
+
+  std::string target_;   // as given
+  std::string final_;    // where it really goes: links resolved
+  std::string staging_;  // "" once it is the output, or for Stdout
   Kind kind_;
   Existing existing_;
-  std::vector<File> files_;
+  bool replaces_ = false;  // something is there
+  std::deque<File> files_;
   int lock_ = -1;
 };
 

@@ -8,9 +8,11 @@
 
 namespace wtool {
 
-// The selector language, the same for every command: an exact name first; else a glob (*, ?, {a,b},
-// [0-9]) over the whole name or any run of whole dot-separated parts; 're:' a regular-expression
-// search (RE2); 'dtype:bf16'; 'layer:3-7'; 'shape:>=2d'.
+// The selector language, the same for every command: an exact name first; else a glob over the
+// whole name or any run of whole dot-separated parts, where * is any characters (dots too), ? any
+// one, [0-9] and [!0-9] one of a set, {a,b} either, and \ takes the next one literally; 're:' a
+// regular-expression search (RE2); 'dtype:bf16'; 'layer:3', 'layer:3-7', 'layer:3-';
+// 'shape:2d', 'shape:>=2d', 'shape:[4096,*]'. One look at each name, whatever the pattern.
 //
 // One flag per tensor. Throws Usage if the pattern is malformed, or matches nothing and
 // `allow_unmatched` is false (naming the nearest tensor name).
