@@ -124,9 +124,9 @@ TEST_CASE("selector: dtype, layer and shape select by property", "[selector]") {
 
 TEST_CASE("selector: malformed patterns are refused with the pattern's name", "[selector]") {
   const Names m = llama();
-  for (const char* p : {"", "{a", "[a", "[z-a]", "layer:x", "layer:7-3", "layer:-", "shape:2",
-                        "shape:=>2d", "shape:[4096,x]", "dtype:bf17", "trailing\\",
-                        "{{{{{{{{{{{{{{{{{a}}}}}}}}}}}}}}}}}"}) {
+  for (const char* p :
+       {"", "{a", "[a", "[z-a]", "layer:x", "layer:7-3", "layer:-", "shape:2", "shape:=>2d",
+        "shape:[4096,x]", "dtype:bf17", "trailing\\", "{{{{{{{{{{{{{{{{{a}}}}}}}}}}}}}}}}}"}) {
     INFO(p);
     const Error e = refused(m, p);
     CHECK(e.fault() == Fault::Usage);
