@@ -23,21 +23,25 @@ struct Drift {
   std::uint64_t overflows = 0;   // finite values that became infinite, or were saturated
   std::uint64_t non_finite = 0;  // NaN and infinities in the source
   std::uint64_t first_bad = ~std::uint64_t{0};  // flat index of the first overflow or non-finite
-  // |error| in steps: bins of 1/16 step each from 0 to 1/2; the last takes what lies beyond.
+  // |error| in steps, where there are steps: bins of 1/16 step each from 0 to 1/2; the last takes
+  // what lies beyond.
   std::array<std::uint64_t, kBins> histogram = {};
 
   Drift& operator+=(const Drift& next);
   double rel_rmse() const;  // sqrt(error2 / value2), 0 for a zero tensor stored as zeros
-  double sqnr_db() const;   // -20 log10(rel_rmse)
-  double cosine() const;
+  double sqnr_db() const;   // -20 log10(rel_rmse); infinite where nothing was lost
+  double cosine() const;    // 1 between two zero tensors
+  void add_bad(std::uint64_t index) { first_bad = index < first_bad ? index : first_bad; }
+  // In the order of the columns below; steps, histogram and clipped only where errors were counted
+  // in steps, the first four of the sums only where something was measured.
   Row row(std::string tensor) const;
 };
 
 inline constexpr Column kRelRmse{"rel_rmse", "", "rel_rmse"}, kSqnr{"sqnr_db", "dB", "SQNR dB"},
-    kMaxError{"max_error", "", "max|err|"}, kMaxSteps{"max_steps", "steps", "max|err|/step"},
-    kCosine{"cos", "", "cos"}, kClipped{"clipped", "values", "clipped"},
+    kMaxSteps{"max_steps", "steps", "max|err|/step"}, kCosine{"cos", "", "cos"},
+    kErrorBins{"error_histogram", "counts per 1/16 step", "histogram of error"},
+    kMaxError{"max_error", "", "max|err|"}, kClipped{"clipped", "values", "clipped"},
     kOverflows{"overflows", "values", "overflows"}, kNonFinite{"non_finite", "values", "NaN/Inf"},
-    kFirstBad{"first_bad_index", "", "first at"},
-    kErrorBins{"error_histogram", "counts per 1/16 step", "histogram of error"};
+    kFirstBad{"first_bad_index", "", "first at"};
 
 }  // namespace wtool
