@@ -45,6 +45,7 @@ class Noise final : public Tensor {
 
 struct Size {
   std::uint64_t layers = 4, width = 256, inner = 640, vocab = 1024;
+  std::uint64_t tokens = 0;  // of a tokenizer, in GGUF
 };
 
 class Builder {
@@ -111,6 +112,25 @@ class Builder {
     meta.set("llama.attention.head_count", count(size.width / 64));
     meta.set("llama.attention.layer_norm_rms_epsilon", 1e-5F);
     meta.set("llama.vocab_size", count(size.vocab));
+    if (size.tokens > 0) describe_tokenizer(size.tokens);
+  }
+
+  // Arrays of the usual sizes: two of strings, one of floats, one of integers.
+  void describe_tokenizer(std::uint64_t n) {
+    std::vector<MetaValue> tokens, merges, scores, types;
+    for (std::uint64_t i = 0; i < n; ++i) {
+      const std::string word = "word" + std::to_string(i);
+      tokens.emplace_back(word);
+      merges.emplace_back(word.substr(0, 3) + " " + word.substr(3));
+      scores.emplace_back(-static_cast<float>(i));
+      types.emplace_back(std::int32_t{1});
+    }
+    Metadata& meta = plan.files[0].meta;
+    meta.set("tokenizer.ggml.model", std::string("gpt2"));
+    meta.set("tokenizer.ggml.tokens", array_of(MetaType::String, tokens));
+    meta.set("tokenizer.ggml.scores", array_of(MetaType::F32, scores));
+    meta.set("tokenizer.ggml.token_type", array_of(MetaType::I32, types));
+    meta.set("tokenizer.ggml.merges", array_of(MetaType::String, merges));
   }
 
   bool gguf_;
@@ -131,13 +151,14 @@ void set(Size& size, DType& dtype, std::string_view argument) {
   for (auto [known, field] : {std::pair{"layers", &size.layers},
                               {"width", &size.width},
                               {"inner", &size.inner},
-                              {"vocab", &size.vocab}})
+                              {"vocab", &size.vocab},
+                              {"tokens", &size.tokens}})
     if (name == known && number && *number > 0 && *number < (1U << 24)) {
       *field = *number;
       return;
     }
   throw Error(Fault::Usage, "cannot use " + quoted(argument))
-      .hint("layers=, width=, inner=, vocab= with a number, dtype= with a type");
+      .hint("layers=, width=, inner=, vocab=, tokens= with a number, dtype= with a type");
 }
 
 void make(const std::string& path, const Size& size, DType dtype) {

@@ -1,1 +1,16 @@
-# Tests are named here.
+# Small programs that tests/bench/bench runs; built only when it asks. Each prints lines of a name,
+# a tab and a number.
+foreach(name open digest)
+  if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/bench_${name}.cc)
+    add_executable(bench_${name} EXCLUDE_FROM_ALL bench/bench_${name}.cc)
+    target_link_libraries(bench_${name} PRIVATE wtool_formats OpenSSL::Crypto)
+  endif()
+endforeach()
+
+# The driver of llama.cpp's libraries is shared between checkouts, not part of the repository.
+set(peer ${PROJECT_SOURCE_DIR}/../shared/peers/ggml_peer.cpp)
+if(EXISTS ${peer})
+  add_executable(ggml_peer EXCLUDE_FROM_ALL ${peer})
+  target_compile_options(ggml_peer PRIVATE -w)
+  target_link_libraries(ggml_peer PRIVATE ${CMAKE_DL_LIBS})
+endif()
