@@ -1,5 +1,4 @@
-# Small programs that tests/bench/bench runs; built only when it asks. Each prints lines of a name,
-# a tab and a number.
+# Small programs that tests/bench/bench runs; built only when it asks.
 foreach(name open digest)
   if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/bench_${name}.cc)
     add_executable(bench_${name} EXCLUDE_FROM_ALL bench/bench_${name}.cc)
