@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Every JSON document that wtool writes fits its schema in man/schema.
+
+usage: schema_test.py WTOOL SCHEMA_FOLDER
+"""
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+
+import validate_schema
+
+
+def safetensors(path, tensors, metadata=None):
+    """By hand: tensors are name -> (dtype, shape, bytes)."""
+    header, data = {}, b""
+    if metadata:
+        header["__metadata__"] = metadata
+    for name, (dtype, shape, content) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape,
+                        "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def floats(n):
+    return struct.pack(f"<{n}f", *(((i * 37) % 101 - 50) / 500 for i in range(n)))
+
+
+class Tester:
+    def __init__(self, wtool, schemas, folder):
+        self.wtool, self.folder, self.faults, self.seen = wtool, folder, [], set()
+        self.schemas = {}
+        for path in sorted(schemas.glob("*.json")):
+            schema = json.loads(path.read_text())
+            self.schemas[schema["title"]] = schema
+            assert path.name == schema["title"].replace("/", ".") + ".json", path
+
+    def check(self, title, text, what):
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            self.faults.append(f"{what}: no JSON: {error}: {text[:80]!r}")
+            return
+        if document.get("schema") != title:
+            self.faults.append(f"{what}: schema is {document.get('schema')!r}, not {title!r}")
+            return
+        if list(document)[:2] != ["schema", "ok"] and title != "wtool.manifest/1":
+            self.faults.append(f"{what}: begins with {list(document)[:2]}")
+        self.seen.add(title)
+        self.faults += [f"{what}: {f}" for f in validate_schema.faults(document, self.schemas[title])]
+
+    def run(self, title, *arguments, status=0):
+        """Runs it and checks its one document: on stdout, or, for an error, on stderr."""
+        what = "wtool " + " ".join(arguments)
+        done = subprocess.run([self.wtool, *arguments], capture_output=True, text=True,
+                              cwd=self.folder, stdin=subprocess.DEVNULL)
+        if done.returncode != status:
+            self.faults.append(f"{what}: exit {done.returncode}, not {status}: {done.stderr}")
+            return
+        self.check(title, done.stderr if title == "wtool.error/1" else done.stdout, what)
+
+
+def models(folder):
+    weights = {f"model.layers.{i}.mlp.up_proj.weight": ("F32", [4, 256], floats(1024))
+               for i in range(3)}
+    weights["model.norm.weight"] = ("F32", [8], floats(8))
+    safetensors(folder / "m.safetensors", weights, {"format": "pt"})
+    nan = struct.pack("<f", float("nan"))
+    safetensors(folder / "nan.safetensors",
+                {"mlp.up_proj.weight": ("F32", [4, 256], floats(1023) + nan)})
+    (folder / "broken.safetensors").write_bytes(b"\xff" * 64)
+    pair = {"model.layers.0.mlp.up_proj.weight": ("F32", [4, 256], floats(1024))}
+    (folder / "model").mkdir()
+    safetensors(folder / "model/model.safetensors", pair)
+    (folder / "model/config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+
+
+def run_all(t):
+    t.run("wtool.version/1", "--version", "--json")
+    t.run("wtool.inspect/1", "inspect", "--json", "m.safetensors")
+    t.run("wtool.inspect/1", "inspect", "--json", "m.safetensors", "model")
+    t.run("wtool.inspect/1", "inspect", "--json", "--by", "dtype,layer,scheme,file", "m.safetensors")
+    t.run("wtool.inspect/1", "inspect", "--json", "--get", "format", "m.safetensors")
+    t.run("wtool.inspect/1", "inspect", "--json", "--get", "nothing", "m.safetensors", status=1)
+    t.run("wtool.error/1", "inspect", "--json", "broken.safetensors", status=3)
+    t.run("wtool.error/1", "inspect", "--json", "absent.safetensors", status=4)
+    t.run("wtool.error/1", "inspect", "--json", "m.safetensors", "-t", "modle", status=2)
+
+    t.run("wtool.convert/1", "convert", "--json", "m.safetensors", "-o", "m.gguf",
+          "--set", "a.list:u64[]=[1, 2]", "--set", "a.number:f32=0.5", "--set", "a.flag:bool=true")
+    t.run("wtool.inspect/1", "inspect", "--json", "m.gguf")
+    t.run("wtool.convert/1", "convert", "--json", "m.safetensors", "-o", "h.safetensors",
+          "--dtype", "f16", "-n")
+    t.run("wtool.quantize/1", "quantize", "--json", "--int8", "m.safetensors")
+    t.run("wtool.quantize/1", "quantize", "--json", "--int8", "model")
+    t.run("wtool.quantize/1", "quantize", "--json", "--int4", "-n", "m.safetensors")
+    t.run("wtool.quantize/1", "quantize", "--json", "--int4", "m.safetensors", "--gate",
+          "max(rel_rmse) <= 0.00001", status=1)
+    t.run("wtool.quantize/1", "quantize", "--json", "--int8", "m.gguf", "-o", "q.gguf")
+    t.run("wtool.inspect/1", "inspect", "--json", "m.int8.safetensors")
+    t.run("wtool.error/1", "quantize", "--json", "--int8", "nan.safetensors", status=3)
+    t.run("wtool.error/1", "quantize", "--json", "--int8", "m.safetensors", status=2)  # exists
+
+    report = t.folder / "report.json"
+    subprocess.run([t.wtool, "quantize", "--int8", "m.safetensors", "-f", "-q", "--report", report],
+                   cwd=t.folder, check=True, stdout=subprocess.DEVNULL)
+    t.check("wtool.quantize/1", report.read_text(), "--report")
+
+
+def main():
+    validate_schema.self_test()
+    wtool, schemas = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
+    with tempfile.TemporaryDirectory() as name:
+        tester = Tester(wtool, schemas, pathlib.Path(name))
+        models(tester.folder)
+        run_all(tester)
+    tester.faults += [f"no document of {title} was tried" for title in tester.schemas
+                      if title not in tester.seen]
+    print("\n".join(tester.faults))
+    return 1 if tester.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
