@@ -1,11 +1,13 @@
 #pragma once
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lib/base/error.h"
 #include "lib/engine/in_order.h"
 #include "lib/model/source.h"
 
@@ -38,6 +40,16 @@ Sha256 sha256(Bytes bytes);
 // at a time; where threads are left over, a file's bytes are read ahead by a second thread.
 // options.progress counts bytes.
 std::vector<Sha256> sha256_of(const std::vector<Extent>& extents, const RunOptions& options);
+
+// The same for those who want each result as soon as its turn comes, and go on after a fault.
+struct DigestJob {
+  std::size_t count = 0;
+  std::function<Extent(std::size_t)> extent;  // from any thread, just before it is read
+  std::uint64_t total_bytes = 0;              // of all, for options.progress
+  // In order, one at a time: the digest, or why there is none. Null is whichever it is not.
+  std::function<void(std::size_t, const Sha256*, const Error*)> take;
+};
+void sha256_each(const DigestJob& job, const RunOptions& options);  // throws only Cancelled
 
 std::string openssl_version();  // for --version
 
