@@ -1,0 +1,49 @@
+#pragma once
+// What the files of the compressed-tensors scheme share; nobody else includes this.
+//
+// pack-quantized: X.weight [out, in] of 1 … 8 bits is stored as
+//   X.weight_packed      i32 [out, ceil(in × bits / 32)]  each row a little-endian bit stream of
+//                                                         codes plus 2^(bits-1)
+//   X.weight_scale       [out, 1], [out, in / group] or [1]
+//   X.weight_shape       i64 [2], out and in
+//   X.weight_zero_point  i32 [ceil(out × bits / 32), groups], packed down the rows; if asymmetric
+//   X.weight_g_idx       i32 [in], the group of each column; if groups are not in order
+// int-quantized, naive-quantized: X.weight i8 [out, in], X.weight_scale as above,
+//   X.weight_zero_point  i8, shaped as the scale; if asymmetric
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/model/model.h"
+
+namespace wtool::compressed_tensors {
+
+inline constexpr std::string_view kWeight = ".weight", kPacked = ".weight_packed",
+                                  kScale = ".weight_scale", kShape = ".weight_shape",
+                                  kZero = ".weight_zero_point", kGroupIndex = ".weight_g_idx";
+inline constexpr unsigned kMaxBits = 8;
+inline constexpr std::uint64_t kWordBits = 32;
+
+// One entry of config_groups: how the weights of the modules it targets are quantised.
+struct WeightArgs {
+  unsigned bits = 0;  // 1 … 8
+  bool symmetric = true;
+  std::uint64_t group = 0;  // 0: one scale for a row, or for all
+  std::vector<std::string> targets;
+};
+// The integer part of a quantization_config.
+struct Config {
+  std::string where;  // the file it comes from, for messages
+  std::vector<WeightArgs> groups;
+};
+
+enum class ConfigKind : std::uint8_t { None, Ours, Foreign };
+// Reads the model's quantization_config: from config.json beside it, or from a lone file's
+// metadata. Foreign: there is one, of another method.
+ConfigKind read_config(const Model& model, Diagnostics& faults, Config& config);
+
+std::vector<Found> recognise(const Model& model, Diagnostics& faults);
+TensorPtr open(const Model& model, const LogicalTensor& tensor);
+
+}  // namespace wtool::compressed_tensors

@@ -1,0 +1,466 @@
+// Reading compressed-tensors: which stored tensors are one weight, and its values.
+#include <algorithm>
+#include <array>
+
+#include <fmt/format.h>
+
+#include "formats/schemes/compressed_tensors.h"
+#include "lib/base/text.h"
+#include "lib/numeric/codec.h"
+#include "lib/numeric/kernels/groups.h"
+
+namespace wtool::compressed_tensors {
+namespace {
+
+constexpr Rule kParts{"compressed-tensors.parts"}, kShapes{"compressed-tensors.shape"},
+    kAgrees{"compressed-tensors.config"}, kIndex{"compressed-tensors.g_idx"};
+
+// The stored tensors that make up one weight; null where there is none.
+struct Parts {
+  std::string module;
+  const TensorEntry *codes = nullptr, *scale = nullptr, *shape = nullptr, *zero = nullptr,
+                    *g_idx = nullptr;
+  bool packed = false;
+};
+
+// What headers and the two numbers of weight_shape say about a weight.
+struct Layout {
+  std::uint64_t rows = 0, cols = 0;
+  std::uint64_t groups = 1;  // scales in a row
+  bool one_scale = false;    // for the whole tensor
+  bool packed = false, zero_packed = false;
+  std::vector<unsigned> bits;  // all that fit; one once it is settled
+  std::uint64_t group() const { return cols / groups; }
+};
+
+// Far above any file, and far below where bits times words overflow.
+constexpr std::uint64_t kMaxWords = std::uint64_t{1} << 48;
+
+std::string_view module_of(std::string_view name, std::string_view suffix) {
+  return name.substr(0, name.size() - suffix.size());
+}
+
+std::optional<Parts> parts_at(const Catalog& catalog, const TensorEntry& entry) {
+  const bool packed = entry.dtype == DType::I32 && entry.name.ends_with(kPacked);
+  if (!packed && (entry.dtype != DType::I8 || !entry.name.ends_with(kWeight))) return std::nullopt;
+  Parts out{.module = std::string(module_of(entry.name, packed ? kPacked : kWeight)),
+            .codes = &entry,
+            .packed = packed};
+  const auto part = [&](std::string_view suffix) {
+    return catalog.find(out.module + std::string(suffix));
+  };
+  out.scale = part(kScale);
+  out.zero = part(kZero);
+  if (packed) {
+    out.shape = part(kShape);
+    out.g_idx = part(kGroupIndex);
+  }
+  // An i8 tensor without a scale is just one.
+  if (!packed && !out.scale) return std::nullopt;
+  return out;
+}
+
+bool has_shape(const TensorEntry& t, std::initializer_list<std::uint64_t> shape) {
+  return std::ranges::equal(t.shape, shape);
+}
+
+// ---- each returns what is wrong, or nothing
+
+using Complaint = std::optional<std::string>;
+
+Complaint missing_part(const Parts& p) {
+  if (!p.scale) return fmt::format("{} is missing", quoted(p.module + std::string(kScale)));
+  if (p.packed && !p.shape)
+    return fmt::format("{} is missing", quoted(p.module + std::string(kShape)));
+  return std::nullopt;
+}
+
+Complaint wrong_types(const Parts& p, const Catalog& catalog) {
+  const DType scale = p.scale->dtype;
+  if (scale != DType::F32 && scale != DType::BF16 && scale != DType::F16)
+    return fmt::format("the scale is {}, not f32, bf16 or f16", name_of(scale));
+  if (p.zero && p.zero->dtype != DType::I8 && !(p.packed && p.zero->dtype == DType::I32))
+    return fmt::format("the zero point is {}, not {}", name_of(p.zero->dtype),
+                       p.packed ? "i32" : "i8");
+  if (p.g_idx && p.g_idx->dtype != DType::I32)
+    return fmt::format("the group index is {}, not i32", name_of(p.g_idx->dtype));
+  if (p.packed && catalog.find(p.module + std::string(kWeight)))
+    return fmt::format("{} is stored too, so which one is meant is not known",
+                       quoted(p.module + std::string(kWeight)));
+  return std::nullopt;
+}
+
+std::vector<unsigned> fitting_bits(std::uint64_t cols, std::uint64_t words) {
+  std::vector<unsigned> out;
+  if (words > kMaxWords || cols > words * kWordBits) return out;  // so that nothing overflows
+  for (unsigned b = 1; b <= kMaxBits; ++b)
+    if (ceil_div(cols * b, kWordBits) == words) out.push_back(b);
+  return out;
+}
+
+// Older releases put 32 / bits codes into a word and left the other bits unused.
+bool older_packing(std::uint64_t cols, std::uint64_t words) {
+  return std::ranges::any_of(std::array{3u, 5u, 6u, 7u},
+                             [&](unsigned b) { return ceil_div(cols, kWordBits / b) == words; });
+}
+
+// The rows and columns that the codes decode to. weight_shape comes from the file: after this, it
+// agrees with the words there are.
+Complaint dimensions(const Parts& p, const Catalog& catalog, Layout& out) {
+  const ShapeView codes = p.codes->shape;
+  if (codes.size() != 2)
+    return fmt::format("{} has {} dimensions, not 2", to_text(codes), codes.size());
+  out.packed = p.packed;
+  out.rows = codes[0];
+  out.cols = codes[1];
+  out.bits = {8};
+  if (!p.packed) return std::nullopt;
+
+  if (p.shape->dtype != DType::I64 || !has_shape(*p.shape, {2}))
+    return fmt::format("the shape is {} {}, not i64 [2]", name_of(p.shape->dtype),
+                       to_text(p.shape->shape));
+  std::array<std::byte, 16> bytes;
+  Scratch scratch;
+  stored(catalog, *p.shape)->read({0, 1, 0, 2}, bytes, scratch);
+  const auto rows = load<std::int64_t>(bytes, 0), cols = load<std::int64_t>(bytes, 1);
+  if (rows < 0 || static_cast<std::uint64_t>(rows) != out.rows || cols < 0)
+    return fmt::format("weight_shape says [{}, {}] but there are {} rows of codes", rows, cols,
+                       out.rows);
+  out.cols = static_cast<std::uint64_t>(cols);
+  out.bits = fitting_bits(out.cols, codes[1]);
+  if (out.bits.empty() && !older_packing(out.cols, codes[1]))
+    return fmt::format("{} columns (by weight_shape) do not take {} words at any 1 to 8 bits",
+                       out.cols, codes[1]);
+  return std::nullopt;
+}
+
+Complaint scales(const Parts& p, Layout& out) {
+  const ShapeView scale = p.scale->shape;
+  const bool matrix = scale.size() == 2 && scale[0] == out.rows && scale[1] > 0;
+  // [1, 1] is a matrix of one row, or one scale: the same values.
+  if (!matrix && element_count(scale) == 1 && scale.size() <= 2) {
+    out.one_scale = true;
+    return std::nullopt;
+  }
+  if (!matrix || (out.cols > 0 && out.cols % scale[1] != 0))
+    return fmt::format("scales {} do not divide codes of shape {}", to_text(scale),
+                       to_text(Shape{out.rows, out.cols}));
+  out.groups = scale[1];
+  return std::nullopt;
+}
+
+Complaint zero_points(const Parts& p, Layout& out) {
+  if (!p.zero) return std::nullopt;
+  out.zero_packed = p.zero->dtype == DType::I32;
+  if (!out.zero_packed) {
+    if (std::ranges::equal(p.zero->shape, p.scale->shape)) return std::nullopt;
+    return fmt::format("zero points {} do not match scales {}", to_text(p.zero->shape),
+                       to_text(p.scale->shape));
+  }
+  std::erase_if(out.bits, [&](unsigned b) {
+    return !has_shape(*p.zero, {ceil_div(out.rows * b, kWordBits), out.groups});
+  });
+  if (!out.one_scale && !out.bits.empty()) return std::nullopt;
+  return fmt::format("zero points {} do not match scales {}", to_text(p.zero->shape),
+                     to_text(p.scale->shape));
+}
+
+Complaint group_index(const Parts& p, const Layout& layout) {
+  if (!p.g_idx || (has_shape(*p.g_idx, {layout.cols}) && !layout.one_scale)) return std::nullopt;
+  return fmt::format("group index {} does not match {} columns", to_text(p.g_idx->shape),
+                     layout.cols);
+}
+
+// Settles the bits by what the config says of this module, and holds scales and zero points to it.
+Complaint agree(const Parts& p, const Config& config, Layout& layout) {
+  const auto fits = [&](const WeightArgs& a) {
+    const bool grouped = layout.groups > 1 || a.group != 0;
+    return std::ranges::count(layout.bits, a.bits) > 0 &&
+           (!grouped || (a.group != 0 && !layout.one_scale && layout.group() == a.group)) &&
+           (a.symmetric || p.zero);
+  };
+  std::vector<const WeightArgs*> fitting;
+  for (const WeightArgs& a : config.groups)
+    if (fits(a)) fitting.push_back(&a);
+  if (fitting.empty() && !config.groups.empty()) {
+    const WeightArgs& a = config.groups.front();
+    return fmt::format(
+        "codes {}, scales {}{} do not fit the {} bits{}{} of {}", to_text(p.codes->shape),
+        to_text(p.scale->shape), p.zero ? " and zero points" : "", a.bits,
+        a.group ? fmt::format(", group {}", a.group) : "", a.symmetric ? "" : ", asymmetric",
+        config.groups.size() == 1 ? config.where : fmt::format("any group of {}", config.where));
+  }
+  for (const WeightArgs* a : fitting)  // one that names the module wins
+    if (fitting.size() == 1 || std::ranges::count(a->targets, p.module) > 0)
+      layout.bits = {a->bits};
+  const auto same = [&](const WeightArgs* a) { return a->bits == fitting.front()->bits; };
+  if (!fitting.empty() && std::ranges::all_of(fitting, same)) layout.bits = {fitting.front()->bits};
+  return std::nullopt;
+}
+
+// ---- recognising
+
+// Reasons to leave tensors plain without calling the file wrong: said once, with a count.
+class Notes {
+ public:
+  void add(std::string_view reason, const TensorEntry& entry) {
+    const auto at = std::ranges::find(lines_, reason, &Line::reason);
+    if (at == lines_.end())
+      lines_.push_back({std::string(reason), std::string(entry.name), 1});
+    else
+      ++at->count;
+  }
+  void tell(const std::string& where, Diagnostics& faults) const {
+    for (const Line& l : lines_)
+      faults.note(where, l.count == 1 ? fmt::format("tensor {} is shown as stored: {}",
+                                                    quoted(l.first), l.reason)
+                                      : fmt::format("{} tensors ({}, …) are shown as stored: {}",
+                                                    l.count, quoted(l.first), l.reason));
+  }
+
+ private:
+  struct Line {
+    std::string reason, first;
+    std::size_t count;
+  };
+  std::vector<Line> lines_;
+};
+
+class Recogniser {
+ public:
+  Recogniser(const Model& model, Diagnostics& faults) : model_(model), faults_(faults) {
+    kind_ = read_config(model, faults, config_);
+  }
+
+  std::vector<Found> all() {
+    std::vector<Found> out;
+    if (kind_ == ConfigKind::Foreign) return out;
+    for (const TensorEntry& entry : model_.catalog.entries())
+      if (const auto parts = parts_at(model_.catalog, entry))
+        if (const auto layout = layout_of(*parts)) out.push_back(found(*parts, *layout));
+    notes_.tell(model_.path, faults_);
+    return out;
+  }
+
+ private:
+  std::optional<Layout> layout_of(const Parts& p) {
+    // One shard on its own may lack a part that lies in the next; an i8 tensor may be anybody's.
+    const bool sure = kind_ == ConfigKind::Ours;
+    Layout out;
+    if (const auto why = missing_part(p)) return leave(kParts, p, *why, sure);
+    if (const auto why = wrong_types(p, model_.catalog))
+      return leave(kParts, p, *why, sure || p.packed);
+    if (const auto why = dimensions(p, model_.catalog, out))
+      return leave(kShapes, p, *why, sure || p.packed);
+    if (out.bits.empty()) return leave(kShapes, p, "packed as by older releases, with bits left over in each word", false);
+    if (const auto why = scales(p, out)) return leave(kShapes, p, *why, sure || p.packed);
+    if (const auto why = zero_points(p, out)) return leave(kShapes, p, *why, sure || p.packed);
+    if (const auto why = group_index(p, out)) return leave(kIndex, p, *why, sure || p.packed);
+    if (const auto why = agree(p, config_, out)) return leave(kAgrees, p, *why, true);
+    if (out.bits.size() > 1)
+      return leave(kAgrees, p, "nothing says how many bits a code has", false);
+    return out;
+  }
+  std::nullopt_t leave(const Rule& rule, const Parts& p, const std::string& why, bool fault) {
+    if (!fault) {
+      notes_.add(why, *p.codes);
+      return std::nullopt;
+    }
+    const Source& file = *model_.catalog.sources()[p.codes->source];
+    faults_.report(rule, fmt::format("{}: tensor {}", file.name(), quoted(p.codes->name)),
+                   p.codes->offset, why);
+    return std::nullopt;
+  }
+  Found found(const Parts& p, const Layout& layout) const {
+    Found out{.name = p.module + std::string(kWeight),
+              .parts = {},
+              .dtype = DType::F32,
+              .shape = {layout.rows, layout.cols}};
+    for (const TensorEntry* t : {p.codes, p.scale, p.shape, p.zero, p.g_idx})
+      if (t) out.parts.push_back(model_.catalog.index_of(*t));
+    return out;
+  }
+
+  const Model& model_;
+  Diagnostics& faults_;
+  Config config_;
+  ConfigKind kind_;
+  Notes notes_;
+};
+
+// ---- values
+
+// code × scale, or (code - zero point) × scale, in f32.
+class Decoded final : public Tensor {
+ public:
+  Decoded(const Parts& p, const Layout& layout, const Catalog& catalog)
+      : Tensor(DType::F32, {layout.rows, layout.cols}),
+        layout_(layout),
+        bits_(layout.bits.front()),
+        codes_(stored(catalog, *p.codes)),
+        scale_(stored(catalog, *p.scale)),
+        zero_(p.zero ? stored(catalog, *p.zero) : nullptr) {
+    if (p.g_idx) read_group_index(*stored(catalog, *p.g_idx));
+  }
+
+  void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
+    if (box.elements() == 0) return;
+    const std::uint64_t row_bytes = box.cols * sizeof(float), most = rows_at_once(box);
+    for (std::uint64_t done = 0; done < box.rows; done += most) {
+      const std::uint64_t n = std::min(most, box.rows - done);
+      read_rows({box.row + done, n, box.col, box.cols},
+                out.subspan(done * row_bytes, n * row_bytes), scratch);
+    }
+  }
+
+ private:
+  struct Columns {
+    std::uint64_t first, count;
+  };
+  Columns groups_of(const Box& box) const {
+    if (layout_.groups == 1 || !group_of_column_.empty()) return {0, layout_.groups};
+    const std::uint64_t first = box.col / layout_.group();
+    return {first, (box.col + box.cols - 1) / layout_.group() + 1 - first};
+  }
+  std::uint64_t rows_at_once(const Box& box) const {
+    constexpr std::uint64_t kBytes = std::uint64_t{1} << 20;
+    return std::max<std::uint64_t>(1, kBytes / (2 * box.cols + 8 * groups_of(box).count));
+  }
+
+  void read_rows(const Box& box, MutableBytes out, Scratch& scratch) const {
+    Scratch::Frame frame(scratch);
+    const Columns groups = groups_of(box);
+    const auto codes = frame.take<std::int8_t>(box.elements());
+    const auto scales = frame.take<float>(box.rows * groups.count);
+    const auto zeros = frame.take<std::int8_t>(zero_ ? scales.size() : 0);
+    const auto row = frame.take<float>(box.cols);
+    read_codes(box, codes, scratch);
+    read_scales(box, groups, scales, scratch);
+    if (zero_) read_zeros(box, groups, zeros, scratch);
+    for (std::uint64_t r = 0; r < box.rows; ++r) {
+      const auto of_row = [&](auto all, std::uint64_t n) {
+        return all.subspan(all.empty() ? 0 : r * n, all.empty() ? 0 : n);
+      };
+      decode_row(box, groups, of_row(codes, box.cols), of_row(scales, groups.count),
+                 of_row(zeros, groups.count), row);
+      std::memcpy(out.data() + r * row.size_bytes(), row.data(), row.size_bytes());
+    }
+  }
+
+  void read_codes(const Box& box, std::span<std::int8_t> out, Scratch& scratch) const {
+    if (!layout_.packed) return codes_->read(box, std::as_writable_bytes(out), scratch);
+    // 32 codes fill exactly `bits` words, so a stretch begins on a word at each 32nd column.
+    const std::uint64_t first = box.col / kWordBits * bits_;
+    const std::uint64_t words = ceil_div((box.col + box.cols) * bits_, kWordBits) - first;
+    Scratch::Frame frame(scratch);
+    const auto raw = frame.take<std::byte>(box.rows * words * 4);
+    codes_->read({box.row, box.rows, first, words}, raw, scratch);
+    for (std::uint64_t r = 0; r < box.rows; ++r)
+      unpack_codes(raw.subspan(r * words * 4, words * 4), bits_, box.col % kWordBits,
+                   out.subspan(r * box.cols, box.cols));
+  }
+
+  void read_scales(const Box& box, Columns groups, std::span<float> out, Scratch& scratch) const {
+    if (!layout_.one_scale)
+      return read_f32(*scale_, {box.row, box.rows, groups.first, groups.count}, out, scratch);
+    read_f32(*scale_, {0, 1, 0, 1}, out.first(1), scratch);
+    std::ranges::fill(out, out[0]);
+  }
+
+  void read_zeros(const Box& box, Columns groups, std::span<std::int8_t> out,
+                  Scratch& scratch) const {
+    if (layout_.zero_packed) return read_packed_zeros(box, groups, out, scratch);
+    if (!layout_.one_scale)
+      return zero_->read({box.row, box.rows, groups.first, groups.count},
+                         std::as_writable_bytes(out), scratch);
+    zero_->read({0, 1, 0, 1}, std::as_writable_bytes(out.first(1)), scratch);
+    std::ranges::fill(out, out[0]);
+  }
+  // Each column is a stream of its own, down the rows.
+  void read_packed_zeros(const Box& box, Columns groups, std::span<std::int8_t> out,
+                         Scratch& scratch) const {
+    const std::uint64_t first = box.row / kWordBits * bits_;
+    const std::uint64_t words = ceil_div((box.row + box.rows) * bits_, kWordBits) - first;
+    Scratch::Frame frame(scratch);
+    const auto raw = frame.take<std::byte>(words * groups.count * 4);
+    const auto stream = frame.take<std::byte>(words * 4);
+    const auto column = frame.take<std::int8_t>(box.rows);
+    zero_->read({first, words, groups.first, groups.count}, raw, scratch);
+    for (std::uint64_t g = 0; g < groups.count; ++g) {
+      for (std::uint64_t w = 0; w < words; ++w)
+        std::memcpy(stream.data() + w * 4, raw.data() + (w * groups.count + g) * 4, 4);
+      unpack_codes(stream, bits_, box.row % kWordBits, column);
+      for (std::uint64_t r = 0; r < box.rows; ++r) out[r * groups.count + g] = column[r];
+    }
+  }
+
+  void decode_row(const Box& box, Columns groups, std::span<const std::int8_t> codes,
+                  std::span<const float> scales, std::span<const std::int8_t> zeros,
+                  std::span<float> out) const {
+    const auto decode = [&](std::uint64_t from, std::uint64_t to, std::uint64_t g) {
+      const float scale = scales[g];
+      const int zero = zeros.empty() ? 0 : zeros[g];
+      for (std::uint64_t c = from; c < to; ++c)
+        out[c] = static_cast<float>(codes[c] - zero) * scale;
+    };
+    if (!group_of_column_.empty()) {
+      for (std::uint64_t c = 0; c < box.cols; ++c) decode(c, c + 1, group_of_column_[box.col + c]);
+      return;
+    }
+    for (std::uint64_t c = 0; c < box.cols;) {
+      const std::uint64_t g = (box.col + c) / layout_.group();
+      const std::uint64_t end = std::min((g + 1) * layout_.group() - box.col, box.cols);
+      decode(c, end, g - groups.first);
+      c = end;
+    }
+  }
+
+  // -1 everywhere is what loaders take for "in order".
+  void read_group_index(const Tensor& g_idx) {
+    std::vector<std::int32_t> index(layout_.cols);
+    Scratch scratch;
+    if (!index.empty())
+      g_idx.read(g_idx.whole(), std::as_writable_bytes(std::span(index)), scratch);
+    if (std::ranges::all_of(index, [](std::int32_t g) { return g == -1; })) return;
+    for (std::size_t c = 0; c < index.size(); ++c)
+      if (index[c] < 0 || static_cast<std::uint64_t>(index[c]) >= layout_.groups)
+        throw Error(Fault::BadFile, fmt::format("group index {} of column {} is not below the {} "
+                                                "groups there are",
+                                                index[c], c, layout_.groups));
+    group_of_column_.assign(index.begin(), index.end());
+  }
+
+  Layout layout_;
+  unsigned bits_;
+  TensorPtr codes_, scale_, zero_;
+  std::vector<std::uint32_t> group_of_column_;  // empty: in order
+};
+
+}  // namespace
+
+std::vector<Found> recognise(const Model& model, Diagnostics& faults) {
+  return Recogniser(model, faults).all();
+}
+
+TensorPtr open(const Model& model, const LogicalTensor& tensor) {
+  // All of this held when the tensor was recognised; so it only fails if we are wrong.
+  const auto parts = parts_at(model.catalog, model.part(tensor, 0));
+  Layout layout;
+  if (!parts || missing_part(*parts) || dimensions(*parts, model.catalog, layout) ||
+      scales(*parts, layout) || zero_points(*parts, layout))
+    throw Error(Fault::Internal, fmt::format("tensor {} has changed", quoted(tensor.name)));
+  if (layout.bits.size() != 1) {  // narrower than any real model: the config has to say it again
+    Diagnostics quiet(Diagnostics::Mode::Collect);
+    Config config;
+    read_config(model, quiet, config);
+    agree(*parts, config, layout);
+  }
+  const Source& file = *model.catalog.sources()[parts->codes->source];
+  try {
+    return std::make_shared<Decoded>(*parts, layout, model.catalog);
+  } catch (Error& e) {
+    throw e.in(fmt::format("{}: tensor {}", file.name(), quoted(tensor.name)));
+  }
+}
+
+}  // namespace wtool::compressed_tensors
