@@ -15,7 +15,8 @@ struct Encoder {
   Tiling tiling;
   std::function<void(const Box&, std::vector<Span>& add_to)> spans;
   // Fills `out`, one for each span, and adds to `drift` how far what a reader will decode is from
-  // `source`. Only called with finite values.
+  // `source` (DriftLanes in kernels.h helps). Only called with finite values; what it adds to
+  // first_bad is a flat index into the tensor.
   std::function<void(const Box&, std::span<const float> source, std::span<const MutableBytes> out,
                      Drift& drift, Scratch&)>
       encode;
@@ -27,8 +28,11 @@ std::unique_ptr<Step> copy_step(std::string name, TensorPtr from);
 // An encoder's work. NaN and infinities in the source are counted, with the first one's index; a
 // unit that has any is not encoded. The report has a row named `name`.
 std::unique_ptr<Step> encode_step(std::string name, TensorPtr from, Encoder how);
-// Another element type. Reports `overflows` (finite values that do not fit; with `saturate` they
-// become the largest finite value), and with `measure` the drift too.
+// Another element type. Reports `overflows` (finite values that do not fit, integers that the type
+// cannot hold exactly; with `saturate` they become the nearest value that fits, and are still
+// counted), and with `measure` the drift too. NaN stays NaN and infinities stay; to a type that has
+// none of them, or to blocks, they are counted in `non_finite`. Blocks whose scale does not fit f16
+// are counted whole in `overflows`, whatever `saturate` says.
 struct CastOptions {
   bool saturate = false;
   bool measure = false;
