@@ -1,1 +1,741 @@
-namespace wtool {}
+// GGUF: magic, version, counts; metadata as key, type, value; the table of tensors; padding; then
+// each tensor's bytes, padded to the alignment. Where llama.cpp's reader (gguf.cpp) accepts what is
+// refused here, the rule is forgivable.
+#include <cstring>
+#include <unordered_set>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "formats/gguf_types.h"
+#include "formats/registry.h"
+#include "lib/base/text.h"
+
+namespace wtool {
+namespace {
+
+constexpr Rule kMagic{"gguf.magic"}, kVersion{"gguf.version"}, kCount{"gguf.count"},
+    kCut{"gguf.truncated"}, kString{"gguf.string"}, kKey{"gguf.key"},
+    kKeyText{"gguf.key-text", true}, kKeyTwice{"gguf.kv-duplicate"}, kValueType{"gguf.value-type"},
+    kBool{"gguf.bool", true}, kArray{"gguf.array"}, kNested{"gguf.array-nested"},
+    kAlignment{"gguf.alignment"}, kName{"gguf.name"}, kNameText{"gguf.name-text", true},
+    kDims{"gguf.dims"}, kEmpty{"gguf.dim-zero", true}, kOverflow{"gguf.overflow"},
+    kType{"gguf.type"}, kRow{"gguf.row"}, kOffset{"gguf.offset"}, kData{"gguf.data-truncated"},
+    kTrailing{"gguf.trailing", true}, kSplit{"gguf.split"};
+
+constexpr std::string_view kShortHint = "was the download cut short?";
+
+// A file front to back through a window: a vocabulary of megabytes costs neither a read for each
+// word nor memory. Whoever takes bytes has seen that they are left().
+class Cursor {
+ public:
+  static constexpr std::size_t kWindow = std::size_t{1} << 20;
+
+  explicit Cursor(SourcePtr source) : source_(std::move(source)), size_(source_->size()) {}
+
+  std::uint64_t at() const noexcept { return begin_ + used_; }
+  std::uint64_t left() const noexcept { return size_ - at(); }
+
+  Bytes take(std::size_t n) {  // at most kWindow
+    if (window_.size() - used_ < n) refill();
+    const Bytes out = Bytes(window_).subspan(used_, n);
+    used_ += n;
+    return out;
+  }
+  void skip(std::uint64_t n) {
+    if (n <= window_.size() - used_) {
+      used_ += static_cast<std::size_t>(n);
+      return;
+    }
+    begin_ = at() + n;
+    used_ = 0;
+    window_.clear();
+  }
+  template <class T>
+  T number(bool big_endian) {
+    const T v = load<T>(take(sizeof(T)));
+    return big_endian ? byte_swapped(v) : v;
+  }
+  std::string text(std::uint64_t n) {
+    if (n <= kWindow) return std::string(as_text(take(static_cast<std::size_t>(n))));
+    std::string out(static_cast<std::size_t>(n), '\0');
+    source_->read(at(), std::as_writable_bytes(std::span(out)));
+    skip(n);
+    return out;
+  }
+
+ private:
+  void refill() {
+    begin_ = at();
+    used_ = 0;
+    window_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kWindow, size_ - begin_)));
+    source_->read(begin_, window_);
+  }
+
+  SourcePtr source_;
+  std::uint64_t size_, begin_ = 0;  // begin_: the window's place in the file
+  std::size_t used_ = 0;
+  Buffer window_;
+};
+
+// One row of the table of tensors.
+struct Info {
+  std::string_view name;
+  std::array<std::uint64_t, kGgufMaxDims> dims = {};  // innermost first, as in the file
+  std::uint32_t n_dims = 0, type = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t place = 0, dims_place = 0, type_place = 0, offset_place = 0;
+  bool keep = true;
+
+  std::uint64_t row() const noexcept { return n_dims == 0 ? 1 : dims[0]; }
+};
+
+struct TextHash {
+  std::size_t operator()(std::string_view s) const noexcept { return hash_text(s); }
+};
+
+std::optional<std::string> bad_text(std::string_view s) {
+  if (const std::size_t nul = s.find('\0'); nul != s.npos)
+    return fmt::format("holds a zero byte at position {}", nul);
+  if (std::size_t bad = 0; !is_utf8(s, &bad))
+    return fmt::format("is not UTF-8: byte {:#04x} at position {}",
+                       static_cast<unsigned char>(s[bad]), bad);
+  return std::nullopt;
+}
+
+// Reads in the order of the file. Functions that return bool give false when a fault was reported
+// after which nothing that follows can be made sense of.
+class Reader {
+ public:
+  Reader(const SourcePtr& source, Catalog& catalog, Diagnostics& faults)
+      : source_(*source), in_(source), source_ptr_(source), catalog_(catalog), faults_(faults) {}
+
+  void run() {
+    catalog_.format = "gguf";
+    if (!header() || !metadata() || !table()) return;
+    subject_ = {};
+    data();
+  }
+
+ private:
+  // header
+  bool header();
+  bool version();
+  bool counts();
+  // metadata
+  bool metadata();
+  bool entry();
+  bool value(std::uint32_t type, MetaValue& out);
+  bool array(MetaValue& out);
+  bool strings(std::uint64_t count);
+  void bools(std::uint64_t count);
+  bool alignment();
+  void split();
+  // tensors
+  bool table();
+  bool info(Info& out);
+  bool name(Info& out);
+  bool dims(Info& out);
+  void judge(const Info& i);
+  std::optional<DType> type_of_tensor(const Info& i);
+  std::optional<std::uint64_t> bytes_of(const Info& i, DType type, ShapeView shape);
+  bool offset_fits(const Info& i, std::optional<std::uint64_t> bytes);
+  void data();
+  void trailing(std::uint64_t end);
+
+  // fields
+  template <class T>
+  bool get(T& out, std::string_view what) {
+    if (!there(sizeof(T), what)) return false;
+    out = in_.number<T>(big_);
+    return true;
+  }
+  bool there(std::uint64_t n, std::string_view what);
+  bool get_length(std::uint64_t& out, std::string_view what);  // u32 in version 1, else u64
+  bool get_string_length(std::uint64_t& out, std::string_view what);
+  template <class T>
+  bool scalar(MetaValue& out) {
+    T v{};
+    if (!get(v, "its value")) return false;
+    out = v;
+    return true;
+  }
+  std::uint64_t length_bytes() const noexcept { return version_ == 1 ? 4 : 8; }
+
+  void report(const Rule& rule, std::uint64_t place, std::string text, std::string hint = {}) {
+    faults_.report(rule, where(), place, std::move(text), std::move(hint));
+  }
+  std::string where() const;
+
+  const Source& source_;
+  Cursor in_;
+  SourcePtr source_ptr_;
+  Catalog& catalog_;
+  Diagnostics& faults_;
+
+  std::uint32_t version_ = 0;
+  bool big_ = false;
+  std::uint64_t n_tensors_ = 0, n_keys_ = 0;
+  std::uint64_t alignment_ = kGgufAlignment, alignment_place_ = 0, split_place_ = 0;
+  Arena key_texts_;
+  std::unordered_set<std::string_view, TextHash> keys_;
+
+  struct Pending {
+    TensorEntry entry;  // offset still from the start of the data
+    std::uint64_t place;
+  };
+  std::vector<Pending> pending_;
+  // Where the next tensor must begin; unknown after one whose size is. The same as llama-quantize
+  // counts it, which pads to 32 whatever general.alignment says.
+  std::optional<std::uint64_t> next_ = 0;
+  std::uint64_t next_by_32_ = 0;
+
+  struct Subject {
+    std::string_view kind;  // "key", "tensor"; empty: the file
+    std::uint64_t number = 0, of = 0;
+    std::string_view name;
+  } subject_;
+};
+
+std::string Reader::where() const {
+  const Subject& s = subject_;
+  if (s.kind.empty()) return source_.name();
+  if (!s.name.empty()) return fmt::format("{}: {} {}", source_.name(), s.kind, quoted(s.name));
+  return fmt::format("{}: {} {} of {}", source_.name(), s.kind, s.number, s.of);
+}
+
+bool Reader::there(std::uint64_t n, std::string_view what) {
+  if (n <= in_.left()) return true;
+  report(kCut, in_.at(),
+         fmt::format("the file ends inside {}: {} bytes wanted at {}, {} left", what, n, in_.at(),
+                     in_.left()),
+         std::string(kShortHint));
+  return false;
+}
+
+bool Reader::get_length(std::uint64_t& out, std::string_view what) {
+  if (version_ > 1) return get(out, what);
+  std::uint32_t narrow = 0;
+  if (!get(narrow, what)) return false;
+  out = narrow;
+  return true;
+}
+
+bool Reader::get_string_length(std::uint64_t& out, std::string_view what) {
+  const std::uint64_t place = in_.at();
+  if (!get_length(out, fmt::format("{}'s length", what))) return false;
+  if (out <= in_.left() && out <= kGgufMaxString) return true;
+  report(kString, place,
+         out > in_.left()
+             ? fmt::format("{} has {} bytes but the file ends after {}", what, out, in_.left())
+             : fmt::format("{} has {} bytes, the format allows {}", what, out, kGgufMaxString),
+         out > in_.left() ? std::string(kShortHint) : "");
+  return false;
+}
+
+// ---- header
+
+bool Reader::header() {
+  if (!there(4, "the magic number")) return false;
+  if (const std::string magic(as_text(in_.take(4))); magic != "GGUF") {
+    report(kMagic, 0, fmt::format("begins with {}, not with 'GGUF'", quoted(magic)));
+    return false;
+  }
+  return version() && counts();
+}
+
+bool Reader::version() {
+  std::uint32_t raw = 0;
+  if (!get(raw, "the version")) return false;
+  const std::uint32_t swapped = byte_swapped(raw);
+  big_ = raw > 0xFFFF && swapped <= 0xFFFF;
+  version_ = big_ ? swapped : raw;
+  if (version_ >= (big_ ? 3u : 1u) && version_ <= kGgufVersion) return true;
+  if (big_)
+    report(kVersion, 4,
+           fmt::format("big-endian version {}, but only version 3 may be big-endian", version_));
+  else
+    report(kVersion, 4, fmt::format("version {}, but versions 1 to 3 are known", version_));
+  return false;
+}
+
+bool Reader::counts() {
+  if (!get_length(n_tensors_, "the number of tensors")) return false;
+  const std::uint64_t keys_place = in_.at();
+  if (!get_length(n_keys_, "the number of keys")) return false;
+  // The least that a row takes: a name's length, dimensions, type, offset; a key's length, type,
+  // one byte of value.
+  const std::uint64_t tensor_row = length_bytes() + 16, key_row = length_bytes() + 5;
+  const auto too_many = [&](std::string_view what, std::uint64_t n, std::uint64_t each,
+                            std::uint64_t limit, std::uint64_t place) {
+    if (n > in_.left() / each)
+      report(kCount, place,
+             fmt::format("{} {} take at least {} bytes each, but {} are left", n, what, each,
+                         in_.left()));
+    else if (n > limit)
+      report(kCount, place, fmt::format("{} {}, wtool's limit is {}", n, what, limit));
+    else
+      return false;
+    return true;
+  };
+  return !too_many("tensors", n_tensors_, tensor_row, Catalog::kMaxTensors, 8) &&
+         !too_many("keys", n_keys_, key_row, kGgufMaxKeys, keys_place);
+}
+
+// ---- metadata
+
+bool Reader::metadata() {
+  for (std::uint64_t i = 0; i < n_keys_; ++i) {
+    subject_ = {"key", i + 1, n_keys_, {}};
+    if (!entry()) return false;
+  }
+  subject_ = {};
+  split();
+  return alignment();
+}
+
+bool Reader::entry() {
+  const std::uint64_t place = in_.at();
+  std::uint64_t size = 0;
+  if (!get_string_length(size, "the key")) return false;
+  std::string key = in_.text(size);
+  if (key.empty()) report(kKey, place, "the key is empty");
+  if (key.size() > kGgufMaxKey)
+    report(kKeyText, place,
+           fmt::format("the key has {} bytes, the format allows {}", key.size(), kGgufMaxKey));
+  subject_.name = key;
+  if (const auto why = bad_text(key)) report(kKeyText, place, "the key " + *why);
+  bool keep = !key.empty();
+  if (keep && !keys_.insert(key_texts_.text(key)).second) {
+    report(kKeyTwice, place, "the key appears twice");
+    keep = false;
+  }
+  std::uint32_t type = 0;
+  if (!get(type, "its type")) return false;
+  if (key == kGgufAlignmentKey) alignment_place_ = in_.at();
+  if (key == kGgufSplitNo) split_place_ = in_.at();
+  MetaValue v;
+  if (!value(type, v)) return false;
+  if (keep) catalog_.meta.append(std::move(key), std::move(v));
+  return true;
+}
+
+bool Reader::value(std::uint32_t type, MetaValue& out) {
+  if (type >= kMetaTypes) {
+    report(kValueType, in_.at() - 4, fmt::format("value type {}, but types 0 to 12 exist", type));
+    return false;
+  }
+  switch (static_cast<MetaType>(type)) {
+    case MetaType::U8: return scalar<std::uint8_t>(out);
+    case MetaType::I8: return scalar<std::int8_t>(out);
+    case MetaType::U16: return scalar<std::uint16_t>(out);
+    case MetaType::I16: return scalar<std::int16_t>(out);
+    case MetaType::U32: return scalar<std::uint32_t>(out);
+    case MetaType::I32: return scalar<std::int32_t>(out);
+    case MetaType::F32: return scalar<float>(out);
+    case MetaType::U64: return scalar<std::uint64_t>(out);
+    case MetaType::I64: return scalar<std::int64_t>(out);
+    case MetaType::F64: return scalar<double>(out);
+    case MetaType::Array: return array(out);
+    case MetaType::Bool: {
+      std::uint8_t v = 0;
+      if (!get(v, "its value")) return false;
+      if (v > 1) report(kBool, in_.at() - 1, fmt::format("a bool is {}, not 0 or 1", v));
+      out = v != 0;
+      return true;
+    }
+    case MetaType::String: {
+      std::uint64_t size = 0;
+      if (!get_string_length(size, "its value")) return false;
+      out = in_.text(size);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Reader::array(MetaValue& out) {
+  const std::uint64_t place = in_.at();
+  std::uint32_t of = 0;
+  if (!get(of, "the array's type")) return false;
+  if (of >= kMetaTypes) {
+    report(kArray, place, fmt::format("array of type {}, but types 0 to 12 exist", of));
+    return false;
+  }
+  MetaArray a{static_cast<MetaType>(of),
+              0,
+              {source_ptr_, 0, 0},
+              big_,
+              static_cast<std::uint8_t>(length_bytes())};
+  if (a.of == MetaType::Array) {
+    report(kNested, place, "an array of arrays, which llama.cpp does not read either");
+    return false;
+  }
+  if (!get_length(a.count, "the array's length")) return false;
+  const std::uint64_t each = a.of == MetaType::String ? length_bytes() : size_of(a.of);
+  if (a.count > in_.left() / each || a.count > kGgufMaxArray) {
+    const bool cut = a.count > in_.left() / each;
+    report(kArray, place + 4,
+           cut ? fmt::format("{} elements take at least {} bytes each, but {} are left", a.count,
+                             each, in_.left())
+               : fmt::format("{} elements, the format allows {}", a.count, kGgufMaxArray));
+    return false;
+  }
+  a.data.offset = in_.at();
+  if (a.of == MetaType::String) {
+    if (!strings(a.count)) return false;
+  } else if (a.of == MetaType::Bool) {
+    bools(a.count);
+  } else {
+    in_.skip(a.count * each);
+  }
+  a.data.bytes = in_.at() - a.data.offset;
+  out = std::move(a);
+  return true;
+}
+
+// Walks over them without keeping any: whoever wants one later finds it in bounds.
+bool Reader::strings(std::uint64_t count) {
+  const std::uint64_t each = length_bytes();
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::uint64_t size = 0;
+    if (each <= in_.left()) {
+      size = each == 4 ? in_.number<std::uint32_t>(big_) : in_.number<std::uint64_t>(big_);
+      if (size <= in_.left() && size <= kGgufMaxString) {
+        in_.skip(size);
+        continue;
+      }
+    }
+    if (!there(each, fmt::format("element {} of {}", i, count))) return false;
+    report(kString, in_.at() - each,
+           fmt::format("element {} of {} has {} bytes but the file ends after {}", i, count, size,
+                       in_.left()));
+    return false;
+  }
+  return true;
+}
+
+void Reader::bools(std::uint64_t count) {
+  bool told = false;
+  while (count > 0) {
+    const std::uint64_t place = in_.at();
+    const Bytes piece =
+        in_.take(static_cast<std::size_t>(std::min<std::uint64_t>(count, Cursor::kWindow)));
+    count -= piece.size();
+    const auto bad = std::ranges::find_if(piece, [](std::byte b) { return b > std::byte{1}; });
+    if (told || bad == piece.end()) continue;
+    told = true;
+    report(kBool, place + static_cast<std::uint64_t>(bad - piece.begin()),
+           fmt::format("a bool in the array is {}, not 0 or 1", static_cast<unsigned>(*bad)));
+  }
+}
+
+bool Reader::alignment() {
+  const MetaValue* v = catalog_.meta.find(kGgufAlignmentKey);
+  if (!v) return true;
+  if (const auto why = bad_gguf_alignment(*v)) {
+    subject_ = {"key", 0, 0, kGgufAlignmentKey};
+    report(kAlignment, alignment_place_, *why);
+    return false;
+  }
+  alignment_ = std::get<std::uint32_t>(*v);
+  return true;
+}
+
+// What one part of a set can show; siblings() and whole_meta() see to the rest.
+void Reader::split() {
+  const auto no = catalog_.meta.count(kGgufSplitNo), count = catalog_.meta.count(kGgufSplitCount);
+  if (no && count && *no >= *count)
+    report(kSplit, split_place_,
+           fmt::format("{} is {} (counted from 0) but {} is {}", kGgufSplitNo, *no, kGgufSplitCount,
+                       *count));
+  const MetaValue* total = catalog_.meta.find(kGgufSplitTensors);
+  if (total && !catalog_.meta.count(kGgufSplitTensors))
+    report(kSplit, split_place_,
+           fmt::format("{} is {}, not a number of tensors", kGgufSplitTensors, to_text(*total)));
+}
+
+// ---- tensors
+
+bool Reader::table() {
+  pending_.reserve(static_cast<std::size_t>(n_tensors_));
+  for (std::uint64_t i = 0; i < n_tensors_; ++i) {
+    subject_ = {"tensor", i + 1, n_tensors_, {}};
+    Info row;
+    if (!info(row)) return false;
+    judge(row);
+  }
+  return true;
+}
+
+bool Reader::info(Info& out) {
+  out.place = in_.at();
+  if (!name(out) || !dims(out)) return false;
+  out.type_place = in_.at();
+  if (!get(out.type, "its type")) return false;
+  out.offset_place = in_.at();
+  return get(out.offset, "its offset");
+}
+
+bool Reader::name(Info& out) {
+  std::uint64_t size = 0;
+  if (!get_string_length(size, "the name")) return false;
+  if (size > kGgufMaxName) {
+    const std::string start = in_.text(std::min<std::uint64_t>(size, 4 * kGgufMaxName));
+    in_.skip(size - start.size());
+    report(kName, out.place,
+           fmt::format("the name {} has {} bytes, the format allows {}", quoted(start), size,
+                       kGgufMaxName));
+    out.keep = false;
+    return true;
+  }
+  out.name = catalog_.arena().text(as_text(in_.take(static_cast<std::size_t>(size))));
+  subject_.name = out.name;
+  if (out.name.empty()) report(kNameText, out.place, "the name is empty");
+  if (const auto why = bad_text(out.name)) report(kNameText, out.place, "the name " + *why);
+  return true;
+}
+
+bool Reader::dims(Info& out) {
+  out.dims_place = in_.at();
+  if (!get(out.n_dims, "its number of dimensions")) return false;
+  if (out.n_dims > kGgufMaxDims) {
+    report(kDims, out.dims_place,
+           fmt::format("{} dimensions, the format allows {}", out.n_dims, kGgufMaxDims));
+    const std::uint64_t size = out.n_dims * length_bytes();
+    if (!there(size, "its dimensions")) return false;
+    in_.skip(size);
+    out.keep = false;
+    return true;
+  }
+  for (std::uint32_t d = 0; d < out.n_dims; ++d)
+    if (!get_length(out.dims[d], "its dimensions")) return false;
+  return true;
+}
+
+// Puts a row that is sound into the catalog's waiting line.
+void Reader::judge(const Info& i) {
+  std::optional<DType> type;
+  std::optional<std::uint64_t> bytes;
+  std::span<std::uint64_t> shape;
+  if (i.keep) {
+    shape = catalog_.arena().take<std::uint64_t>(i.n_dims);
+    std::reverse_copy(i.dims.begin(), i.dims.begin() + i.n_dims, shape.begin());
+    type = type_of_tensor(i);
+    if (type) bytes = bytes_of(i, *type, shape);
+  }
+  if (!offset_fits(i, bytes) || !bytes) return;
+  TensorEntry t;
+  t.name = i.name;
+  t.shape = shape;
+  t.offset = i.offset;
+  t.bytes = *bytes;
+  t.dtype = *type;
+  t.big_endian = big_;
+  pending_.push_back({t, i.place});
+}
+
+std::optional<DType> Reader::type_of_tensor(const Info& i) {
+  const auto* known = std::ranges::find(kGgmlTypes, i.type, &GgmlType::id);
+  if (known != kGgmlTypes.end()) return known->dtype;
+  const auto* removed = std::ranges::find(kRemovedGgmlTypes, i.type, &RemovedGgmlType::id);
+  if (removed != kRemovedGgmlTypes.end())
+    report(kType, i.type_place,
+           fmt::format("type {} ({}) was removed from ggml", i.type, removed->name),
+           removed->instead.empty()
+               ? "make the file again from the original weights"
+               : fmt::format("take a {} file: llama.cpp rearranges it when it loads",
+                             removed->instead));
+  else
+    report(
+        kType, i.type_place,
+        fmt::format("type {} is unknown, the last known one is {}", i.type, kGgmlTypes.back().id));
+  return std::nullopt;
+}
+
+std::optional<std::uint64_t> Reader::bytes_of(const Info& i, DType type, ShapeView shape) {
+  const DTypeInfo& t = wtool::info(type);
+  if (std::ranges::find(shape, 0u) != shape.end())
+    report(kEmpty, i.dims_place, fmt::format("{} has a dimension of 0", to_text(shape)));
+  if (std::ranges::any_of(shape, [](std::uint64_t d) { return d > kGgufMaxElements; })) {
+    report(kDims, i.dims_place, fmt::format("{} has a dimension of 2^63 or more", to_text(shape)));
+    return std::nullopt;
+  }
+  if (i.row() % t.block_elems != 0) {
+    report(kRow, i.dims_place,
+           fmt::format("{} {}: a row of {} elements is not a multiple of the block of {}", t.name,
+                       to_text(shape), i.row(), t.block_elems));
+    return std::nullopt;
+  }
+  const auto elements = element_count(shape);
+  const auto bytes =
+      elements && *elements <= kGgufMaxElements ? byte_size(type, *elements) : std::nullopt;
+  if (!bytes)
+    report(kOverflow, i.dims_place,
+           fmt::format("{} {} has 2^63 elements or 2^64 bytes or more", t.name, to_text(shape)));
+  return bytes;
+}
+
+// The format has no choice here: each tensor begins at the padded end of the one before.
+bool Reader::offset_fits(const Info& i, std::optional<std::uint64_t> bytes) {
+  const bool fits = next_ ? i.offset == *next_ : i.offset % alignment_ == 0;
+  if (!fits) {
+    report(
+        kOffset, i.offset_place,
+        next_ ? fmt::format("its offset is {}, but the tensors before it end at {} (padded to "
+                            "{})",
+                            i.offset, *next_, alignment_)
+              : fmt::format("its offset {} is not a multiple of {}", i.offset, alignment_),
+        alignment_ != kGgufAlignment && next_ && i.offset == next_by_32_
+            ? fmt::format("the writer padded to 32 although {} is {}: old llama-quantize does so",
+                          kGgufAlignmentKey, alignment_)
+            : "");
+  }
+  const std::uint64_t begin = next_.value_or(i.offset);
+  next_.reset();
+  if (!bytes) return fits;
+  const auto end = checked_add(begin, *bytes);
+  const auto padded = end ? checked_add(*end, alignment_ - 1) : std::nullopt;
+  if (!padded) {
+    report(kOverflow, i.dims_place,
+           fmt::format("{} bytes after {} reach past 2^64", *bytes, begin));
+    return false;
+  }
+  next_ = *padded - *padded % alignment_;
+  next_by_32_ += align_up(std::min(*bytes, kGgufMaxElements), kGgufAlignment);
+  return fits;
+}
+
+void Reader::data() {
+  const std::uint64_t begin = align_up(in_.at(), alignment_);
+  std::uint64_t needed = 0;  // up to here there must be a file
+  for (const Pending& p : pending_) {
+    const auto end = checked_add(p.entry.offset, p.entry.bytes);
+    needed = std::max(
+        needed, checked_add(begin, end.value_or(~std::uint64_t{0})).value_or(~std::uint64_t{0}));
+  }
+  if (needed > source_.size())
+    report(kData, source_.size(),
+           fmt::format("the tensors end at byte {} but the file at {}: {} bytes are missing",
+                       needed, source_.size(), needed - source_.size()),
+           std::string(kShortHint));
+  for (Pending& p : pending_) {
+    p.entry.offset = checked_add(p.entry.offset, begin).value_or(~std::uint64_t{0});
+    catalog_.add(p.entry, p.place, faults_);
+  }
+  if (next_)
+    if (const auto end = checked_add(begin, *next_)) trailing(*end);
+}
+
+// Nothing may follow but zeros up to some page size, which writers leave that map their output.
+void Reader::trailing(std::uint64_t end) {
+  constexpr std::uint64_t kPage = 1u << 16;
+  if (source_.size() <= end) return;
+  const std::uint64_t more = source_.size() - end;
+  Buffer rest(static_cast<std::size_t>(std::min(more, kPage)));
+  source_.read(end, rest);
+  const auto first = std::ranges::find_if(rest, [](std::byte b) { return b != std::byte{0}; });
+  if (more <= kPage && first == rest.end()) return;
+  report(kTrailing, end, fmt::format("{} bytes follow the last tensor, at {}", more, end));
+}
+
+// ---- the format
+
+bool detect(const Source& source) {
+  std::array<std::byte, 4> magic{};
+  if (source.size() < magic.size()) return false;
+  source.read(0, magic);
+  return as_text(magic) == "GGUF";
+}
+
+void read(const SourcePtr& source, Catalog& catalog, Diagnostics& faults) {
+  Reader(source, catalog, faults).run();
+}
+
+// A part's name: PREFIX-00002-of-00003.gguf.
+struct PartName {
+  std::string_view prefix;
+  std::uint64_t number, count;  // from 1
+};
+std::optional<PartName> parse_part_name(std::string_view path) {
+  constexpr std::string_view kShape = "-#####-of-#####.gguf";
+  if (path.size() < kShape.size()) return std::nullopt;
+  const std::string_view tail = path.substr(path.size() - kShape.size());
+  for (std::size_t i = 0; i < kShape.size(); ++i)
+    if (kShape[i] == '#' ? tail[i] < '0' || tail[i] > '9' : tail[i] != kShape[i])
+      return std::nullopt;
+  return PartName{path.substr(0, path.size() - kShape.size()), *parse_u64(tail.substr(1, 5)),
+                  *parse_u64(tail.substr(10, 5))};
+}
+
+std::vector<std::string> siblings(const Metadata& meta, std::string_view path) {
+  const auto no = meta.count(kGgufSplitNo), count = meta.count(kGgufSplitCount);
+  const auto name = parse_part_name(path);
+  const auto fault = [&](std::string text) {
+    return Error(Fault::BadFile, std::move(text))
+        .in(path)
+        .hint("give the file its own name back, or open it by itself with --alone");
+  };
+  if (!no || !count) {
+    if (name && name->count > 1)
+      throw fault(fmt::format("its name says part {} of {}, but it has no keys {} and {}",
+                              name->number, name->count, kGgufSplitNo, kGgufSplitCount));
+    return {};
+  }
+  if (!name) {
+    if (*count <= 1) return {std::string(path)};
+    throw fault(
+        fmt::format("is part {} of {} by its keys, but its name does not end in "
+                    "'-{:05}-of-{:05}.gguf'",
+                    *no + 1, *count, *no + 1, *count));
+  }
+  if (name->number != *no + 1 || name->count != *count)
+    throw fault(fmt::format("its name says part {} of {}, its keys say part {} of {}", name->number,
+                            name->count, *no + 1, *count));
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < *count; ++i)
+    out.push_back(gguf_shard_name(name->prefix, i, static_cast<std::size_t>(*count)));
+  return out;
+}
+
+// A model has no part keys of its own.
+Metadata whole_meta(const Metadata& first, std::size_t all_tensors) {
+  const auto total = first.count(kGgufSplitTensors);
+  if (total && *total != all_tensors)
+    throw Error(Fault::BadFile, fmt::format("{} is {} but the parts hold {} tensors",
+                                            kGgufSplitTensors, *total, all_tensors));
+  Metadata out = first;
+  for (const std::string_view key : {kGgufSplitNo, kGgufSplitCount, kGgufSplitTensors})
+    out.erase(key);
+  return out;
+}
+
+constexpr std::array<std::string_view, 1> kSuffixes{".gguf"};
+
+}  // namespace
+
+std::optional<std::string> bad_gguf_alignment(const MetaValue& value) {
+  const auto* n = std::get_if<std::uint32_t>(&value);
+  if (!n) return fmt::format("is {} of type {}, not u32", to_text(value), name_of(type_of(value)));
+  if (!std::has_single_bit(*n)) return fmt::format("{} is not a power of two", *n);
+  if (*n > kGgufMaxAlignment)
+    return fmt::format("{} bytes, wtool's limit is {}", *n, kGgufMaxAlignment);
+  return std::nullopt;
+}
+
+const Format kGguf{
+    .name = "gguf",
+    .summary = "llama.cpp's format: weights, typed metadata, block types",
+    .suffixes = kSuffixes,
+    .detect = detect,
+    .read = read,
+    .siblings = siblings,
+    .refuses = gguf_refuses,
+    .refuses_meta = gguf_refuses_meta,
+    .layout = gguf_layout,
+    .shard_name = gguf_shard_name,
+    .shard_meta = gguf_shard_meta,
+    .whole_meta = whole_meta,
+};
+
+}  // namespace wtool
