@@ -11,8 +11,8 @@ namespace wtool {
 namespace {
 
 constexpr Rule kSize{"tensor.size"}, kBounds{"tensor.bounds"}, kName{"tensor.duplicate-name", true},
-    kOverlap{"tensor.overlap"}, kOverflow{"tensor.overflow"}, kRank{"tensor.rank"},
-    kCount{"catalog.count"};
+    kTwoFiles{"tensor.two-files", true}, kOverlap{"tensor.overlap"}, kOverflow{"tensor.overflow"},
+    kRank{"tensor.rank"}, kCount{"catalog.count"};
 
 }  // namespace
 
@@ -64,10 +64,10 @@ void Catalog::add(const TensorEntry& entry, std::uint64_t place, Diagnostics& fa
     if (slots_[at].hash != hash) continue;
     const TensorEntry& other = entries_[slots_[at].index - 1];
     if (other.name == entry.name)
-      return fault(kName, other.source == entry.source
-                              ? std::string("name appears twice")
-                              : fmt::format("name appears twice (first in {})",
-                                            sources_[other.source]->name()));
+      return other.source == entry.source
+                 ? fault(kName, "name appears twice")
+                 : fault(kTwoFiles, fmt::format("name appears twice (first in {})",
+                                                sources_[other.source]->name()));
   }
   entries_.push_back(entry);
   slots_[at] = {hash, static_cast<std::uint32_t>(entries_.size())};
@@ -109,14 +109,17 @@ void Catalog::finish(Diagnostics& faults) const {
   for (std::uint32_t i = 0; i < entries_.size(); ++i)
     if (entries_[i].bytes != 0) sorted.push_back(i);
   if (!std::ranges::is_sorted(sorted, {}, key)) std::ranges::stable_sort(sorted, {}, key);
-  for (std::size_t i = 1; i < sorted.size(); ++i) {
-    const TensorEntry &a = entries_[sorted[i - 1]], &b = entries_[sorted[i]];
-    if (a.source == b.source && a.offset + a.bytes > b.offset)
+  const TensorEntry* last = nullptr;  // the one that reaches furthest so far
+  for (const std::uint32_t i : sorted) {
+    const TensorEntry& t = entries_[i];
+    if (last && last->source == t.source && last->offset + last->bytes > t.offset)
       faults.report(kOverlap,
-                    fmt::format("{}: tensor {}", sources_[b.source]->name(), quoted(b.name)),
-                    b.offset,
+                    fmt::format("{}: tensor {}", sources_[t.source]->name(), quoted(t.name)),
+                    t.offset,
                     fmt::format("begins {} bytes before the end of {}",
-                                a.offset + a.bytes - b.offset, quoted(a.name)));
+                                last->offset + last->bytes - t.offset, quoted(last->name)));
+    if (!last || last->source != t.source || last->offset + last->bytes < t.offset + t.bytes)
+      last = &t;
   }
 }
 

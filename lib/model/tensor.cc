@@ -53,7 +53,8 @@ class Stored final : public Tensor {
   bool swap_;
 };
 
-// NPY's Fortran order: the first dimension is contiguous. Types of one element a block only.
+// NPY's Fortran order: the first dimension is contiguous, the last one is the outermost. Types of
+// one element a block only, at least two dimensions.
 class ColumnMajor final : public Tensor {
  public:
   ColumnMajor(const Catalog& catalog, const TensorEntry& entry)
@@ -66,43 +67,73 @@ class ColumnMajor final : public Tensor {
       strides_.push_back(stride);
       stride *= d;
     }
+    for (std::size_t d = 1; d + 1 < shape().size(); ++d) inner_ *= shape()[d];
   }
 
   void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
-    if (shape().size() == 2)
-      read_matrix(box, out, scratch);
+    // What lies together in the file are the elements that differ in the first index, or nearly
+    // together those that differ in the last but one: take whichever the box has more of.
+    constexpr std::uint64_t kFew = 8;
+    const std::uint64_t planes = (box.row + box.rows - 1) / inner_ - box.row / inner_ + 1;
+    if (inner_ == 1 || planes >= kFew)
+      read_down(box, out, scratch);
     else
-      read_any(box, out);
+      read_across(box, out, scratch);
     if (swap_) swap_endian(dtype(), out);
   }
 
  private:
-  // Down each column the rows of the box are one stretch.
-  void read_matrix(const Box& box, MutableBytes out, Scratch& scratch) const {
+  // Stretches along the first dimension: rows that are inner_ apart.
+  void read_down(const Box& box, MutableBytes out, Scratch& scratch) const {
     Scratch::Frame frame(scratch);
-    const auto column = frame.take<std::byte>(box.rows * size_);
-    for (std::uint64_t c = 0; c < box.cols; ++c) {
-      data_.source->read(data_.offset + ((box.col + c) * strides_[1] + box.row) * size_, column);
-      for (std::uint64_t r = 0; r < box.rows; ++r)
-        std::memcpy(out.data() + (r * box.cols + c) * size_, column.data() + r * size_, size_);
-    }
-  }
-  void read_any(const Box& box, MutableBytes out) const {
-    for (std::uint64_t r = 0; r < box.rows; ++r)
-      for (std::uint64_t c = 0; c < box.cols; ++c) {
-        std::uint64_t row = box.row + r, at = 0;
-        if (!shape().empty()) at = (box.col + c) * strides_.back();
-        for (std::size_t d = shape().size(); d-- > 1;) {
-          at += row % shape()[d - 1] * strides_[d - 1];
-          row /= shape()[d - 1];
-        }
-        data_.source->read(data_.offset + at * size_,
-                           out.subspan((r * box.cols + c) * size_, size_));
+    const auto stretch = frame.take<std::byte>((box.rows / inner_ + 1) * size_);
+    const std::uint64_t end = box.row + box.rows;
+    for (std::uint64_t c = 0; c < box.cols; ++c)
+      for (std::uint64_t q = 0; q < inner_; ++q) {
+        const std::uint64_t from = box.row > q ? ceil_div(box.row - q, inner_) : 0;
+        const std::uint64_t to = end > q ? ceil_div(end - q, inner_) : 0;
+        if (from >= to) continue;
+        data_.source->read(place(from * inner_ + q, box.col + c),
+                           stretch.first((to - from) * size_));
+        for (std::uint64_t i = from; i < to; ++i)
+          put(out, (i * inner_ + q - box.row) * box.cols + c, stretch, i - from);
       }
   }
+  // Stretches along the last but one dimension, whose elements lie a stride apart.
+  void read_across(const Box& box, MutableBytes out, Scratch& scratch) const {
+    constexpr std::uint64_t kPage = 4096, kStretch = std::uint64_t{1} << 16;
+    const std::uint64_t dim = shape()[shape().size() - 2], stride = strides_[shape().size() - 2];
+    const std::uint64_t most = stride * size_ > kPage ? 1 : kStretch / (stride * size_);
+    Scratch::Frame frame(scratch);
+    const auto stretch = frame.take<std::byte>(((most - 1) * stride + 1) * size_);
+    for (std::uint64_t r = 0, run = 0; r < box.rows; r += run) {
+      const std::uint64_t row = box.row + r;
+      run = std::min({dim - row % dim, box.rows - r, most});
+      for (std::uint64_t c = 0; c < box.cols; ++c) {
+        data_.source->read(place(row, box.col + c),
+                           stretch.first(((run - 1) * stride + 1) * size_));
+        for (std::uint64_t i = 0; i < run; ++i)
+          put(out, (r + i) * box.cols + c, stretch, i * stride);
+      }
+    }
+  }
+
+  std::uint64_t place(std::uint64_t row, std::uint64_t col) const {
+    std::uint64_t at = col * strides_.back();
+    for (std::size_t d = shape().size() - 1; d-- > 0;) {
+      at += row % shape()[d] * strides_[d];
+      row /= shape()[d];
+    }
+    return data_.offset + at * size_;
+  }
+  void put(MutableBytes out, std::uint64_t to, Bytes from, std::uint64_t i) const {
+    std::ranges::copy(from.subspan(i * size_, size_), out.subspan(to * size_, size_).begin());
+  }
+
   Extent data_;
   bool swap_;
-  std::uint64_t size_;
+  std::uint64_t size_;                  // of an element
+  std::uint64_t inner_ = 1;             // the product of all but the first and last dimension
   std::vector<std::uint64_t> strides_;  // in elements
 };
 
@@ -175,6 +206,8 @@ Tensor::Tensor(DType dtype, Shape shape)
 TensorPtr stored(const Catalog& catalog, const TensorEntry& entry) {
   // For vectors and for one column or row the two orders are the same bytes.
   const auto long_dims = std::ranges::count_if(entry.shape, [](std::uint64_t d) { return d > 1; });
+  if (entry.column_major && info(entry.dtype).block_elems != 1)
+    throw Error(Fault::Unsupported, fmt::format("{} in column order", name_of(entry.dtype)));
   if (entry.column_major && long_dims > 1) return std::make_shared<ColumnMajor>(catalog, entry);
   return std::make_shared<Stored>(catalog, entry);
 }
