@@ -19,7 +19,7 @@ struct Drift {
   double worst = 0;        // largest |stored - source|
   double worst_steps = 0;  // the same in quantisation steps (scales)
   std::uint64_t elements = 0;
-  std::uint64_t clipped = 0;     // codes at the end of the range that lost more than half a step
+  std::uint64_t clipped = 0;     // values beyond the last code by more than half a step
   std::uint64_t overflows = 0;   // finite values that became infinite, or were saturated
   std::uint64_t non_finite = 0;  // NaN and infinities in the source
   std::uint64_t first_bad = ~std::uint64_t{0};  // flat index of the first overflow or non-finite

@@ -28,7 +28,7 @@ struct BlockKernels {
 };
 
 constexpr std::size_t kBlock = 32;
-constexpr std::uint32_t kMagnitude = 0x7FFFFFFF, kInfinity = 0x7F800000;
+constexpr std::uint32_t kMagnitude = 0x7FFFFFFF;
 
 // What the nibble types have in common.
 template <bool kFifth, bool kMin>
@@ -73,9 +73,55 @@ struct Scale {
   bool degenerate() const { return std::isinf(inverse); }
 };
 
-inline void write_empty(std::byte* out, std::size_t bytes, float* step) {
-  std::memset(out, 0, bytes);
-  *step = std::numeric_limits<float>::quiet_NaN();
+inline std::uint32_t magnitude(float x) noexcept {
+  return std::bit_cast<std::uint32_t>(x) & kMagnitude;
+}
+
+// The reference: one block, any values.
+struct Q8_0 {
+  static constexpr std::size_t kBytes = 34;
+  static constexpr float kDivisor = 127;
+  static constexpr bool kSigned = false;  // does the scale take the sign of the largest value?
+  static std::byte code(float x, float inverse) {
+    return static_cast<std::byte>(static_cast<int>(std::round(x * inverse)));
+  }
+  static void put(const float* in, float inverse, std::byte* out) {
+    for (std::size_t i = 0; i < kBlock; ++i) out[i] = code(in[i], inverse);
+  }
+};
+struct Q4_0 {
+  static constexpr std::size_t kBytes = 18;
+  static constexpr float kDivisor = -8;
+  static constexpr bool kSigned = true;
+  static unsigned code(float x, float inverse) {
+    return std::min(15u, static_cast<unsigned>(x * inverse + 8.5f));
+  }
+  static void put(const float* in, float inverse, std::byte* out) {
+    for (std::size_t i = 0; i < 16; ++i)
+      out[i] = static_cast<std::byte>(code(in[i], inverse) | code(in[16 + i], inverse) << 4);
+  }
+};
+
+template <class Type>
+void encode_block(const float* in, std::byte* out, float* step) noexcept {
+  float most = 0;  // the first of the largest magnitude (a NaN, if there is one)
+  for (std::size_t i = 0; i < kBlock; ++i)
+    if (magnitude(in[i]) > magnitude(most)) most = in[i];
+  std::memset(out, 0, Type::kBytes);
+  if (!std::isfinite(most)) {
+    *step = std::numeric_limits<float>::quiet_NaN();
+    return;
+  }
+  const Scale scale((Type::kSigned ? most : std::abs(most)) / Type::kDivisor);
+  *step = scale.step;
+  std::memcpy(out, &scale.stored, 2);
+  if (!scale.degenerate()) Type::put(in, scale.inverse, out + 2);
+}
+
+template <class Type>
+void encode_blocks(const float* in, std::byte* out, std::size_t blocks, float* steps) noexcept {
+  for (std::size_t b = 0; b < blocks; ++b)
+    encode_block<Type>(in + b * kBlock, out + b * Type::kBytes, steps + b);
 }
 
 }  // namespace
@@ -99,6 +145,7 @@ constexpr I kI;
 constexpr I8 kI8;
 constexpr U8 kU8;
 constexpr std::size_t kLanes = hn::MaxLanes(kF);
+constexpr bool kF16C = HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3;
 using VF = hn::Vec<F>;
 using VU = hn::Vec<U>;
 using VI = hn::Vec<I>;
@@ -146,76 +193,101 @@ void nibbles_to_f32(const std::byte* in, float* out, std::size_t n) noexcept {
   }
 }
 
-// The largest magnitude of a block, as bits.
-HWY_INLINE std::uint32_t largest(const float* in) {
+// The value of largest magnitude in a block; of two of opposite sign, the first.
+template <bool kSigned>
+HWY_INLINE float largest(const float* in) {
   VI most = hn::Zero(kI);
 #pragma GCC unroll 8
   for (std::size_t i = 0; i < kBlock; i += kLanes)
     most = hn::Max(most, hn::And(hn::BitCast(kI, hn::LoadU(kF, in + i)),
                                  hn::Set(kI, static_cast<int>(kMagnitude))));
-  return static_cast<std::uint32_t>(hn::GetLane(hn::MaxOfLanes(kI, most)));
+  const float a = std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(kI, most)));
+  if constexpr (!kSigned) return a;
+  const VF plus = hn::Set(kF, a), minus = hn::Set(kF, -a);
+  auto up = hn::Eq(hn::LoadU(kF, in), plus), down = hn::Eq(hn::LoadU(kF, in), minus);
+#pragma GCC unroll 8
+  for (std::size_t i = kLanes; i < kBlock; i += kLanes) {
+    up = hn::Or(up, hn::Eq(hn::LoadU(kF, in + i), plus));
+    down = hn::Or(down, hn::Eq(hn::LoadU(kF, in + i), minus));
+  }
+  // The sign is anybody's guess: no branch on it.
+  const bool is_up = !hn::AllFalse(kF, up), is_down = !hn::AllFalse(kF, down);
+  if (HWY_UNLIKELY(is_up && is_down && a != 0))
+    return *std::find_if(in, in + kBlock, [&](float x) { return std::abs(x) == a; });
+  const std::uint32_t sign = std::uint32_t{is_down && !is_up} << 31;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(a) | sign);
 }
 
-void f32_to_q8_0(const float* in, std::byte* out, std::size_t n, float* steps) noexcept {
-  const VF sign = hn::Set(kF, -0.0f);
+// The scales of kLanes blocks at once. Only where all of them are zero or far from the ends of f16
+// and f32, else false.
+template <class Type>
+HWY_INLINE bool scales(const float* in, std::byte* out, float* inverses, float* steps) {
+  constexpr float kLeast = 0x1p-100f, kMost = 0x1p18f;
+  alignas(64) float most[kLanes];
+  for (std::size_t b = 0; b < kLanes; ++b) most[b] = largest<Type::kSigned>(in + b * kBlock);
+  const VF m = hn::Load(kF, most), a = hn::Abs(m), zero = hn::Zero(kF);
+  const auto normal = hn::And(hn::Ge(a, hn::Set(kF, kLeast)), hn::Lt(a, hn::Set(kF, kMost)));
+  if (HWY_UNLIKELY(!hn::AllTrue(kF, hn::Or(normal, hn::Eq(a, zero))))) return false;
+  const VF d = hn::Div(m, hn::Set(kF, Type::kDivisor));
+  hn::StoreU(hn::IfThenZeroElse(hn::Eq(d, zero), hn::Div(hn::Set(kF, 1.0f), d)), kF, inverses);
+  alignas(64) std::uint16_t stored[kLanes];
+  alignas(64) float values[kLanes];
+  if constexpr (kF16C) {
+    const hn::Rebind<hwy::float16_t, F> half;
+    const auto h = hn::DemoteTo(half, d);
+    hn::Store(h, half, reinterpret_cast<hwy::float16_t*>(stored));
+    hn::Store(hn::PromoteTo(kF, h), kF, values);
+  } else {
+    hn::Store(d, kF, values);
+    for (std::size_t b = 0; b < kLanes; ++b) values[b] = f16_value(stored[b] = f16_bits(values[b]));
+  }
+  const VF value = hn::Load(kF, values);
+  hn::StoreU(hn::IfThenElse(hn::Eq(value, zero), d, value), kF, steps);
+  for (std::size_t b = 0; b < kLanes; ++b) std::memcpy(out + b * Type::kBytes, &stored[b], 2);
+  return true;
+}
+
+HWY_INLINE void codes(Q8_0, const float* in, std::byte* out, float inverse) {
+  const VF sign = hn::Set(kF, -0.0f), scale = hn::Set(kF, inverse);
   // Just below 1/2, so that adding it and truncating rounds half away from zero, and only halves.
   const VF half = hn::Set(kF, 0x1.fffffep-2f);
-  for (std::size_t b = 0; b < n / kBlock; ++b, in += kBlock, out += 34) {
-    const std::uint32_t most = largest(in);
-    if (HWY_UNLIKELY(most >= kInfinity)) {
-      write_empty(out, 34, steps + b);
-      continue;
-    }
-    const Scale scale(std::bit_cast<float>(most) / 127);
-    steps[b] = scale.step;
-    std::memcpy(out, &scale.stored, 2);
-    const VF inverse = hn::Set(kF, scale.degenerate() ? 0 : scale.inverse);
-    auto* codes = reinterpret_cast<std::int8_t*>(out + 2);
 #pragma GCC unroll 8
-    for (std::size_t i = 0; i < kBlock; i += kLanes) {
-      const VF v = hn::Mul(hn::LoadU(kF, in + i), inverse);
-      const VF away = hn::Add(v, hn::Or(hn::And(v, sign), half));
-      hn::StoreU(hn::DemoteTo(kI8, hn::ConvertTo(kI, away)), kI8, codes + i);
-    }
-  }
-}
-
-// The value of the first element of that magnitude.
-HWY_INLINE float first_of_magnitude(const float* in, std::uint32_t magnitude) {
-  if (magnitude == 0) return 0;
-  const VI wanted = hn::Set(kI, static_cast<int>(magnitude));
   for (std::size_t i = 0; i < kBlock; i += kLanes) {
-    const VI a =
-        hn::And(hn::BitCast(kI, hn::LoadU(kF, in + i)), hn::Set(kI, static_cast<int>(kMagnitude)));
-    const std::intptr_t at = hn::FindFirstTrue(kI, hn::Eq(a, wanted));
-    if (at >= 0) return in[i + static_cast<std::size_t>(at)];
+    const VF v = hn::Mul(hn::LoadU(kF, in + i), scale);
+    const VF away = hn::Add(v, hn::Or(hn::And(v, sign), half));
+    hn::StoreU(hn::DemoteTo(kI8, hn::ConvertTo(kI, away)), kI8,
+               reinterpret_cast<std::int8_t*>(out + i));
   }
-  return 0;
+}
+HWY_INLINE void codes(Q4_0, const float* in, std::byte* out, float inverse) {
+  const VF scale = hn::Set(kF, inverse), zero = hn::Set(kF, 8.5f);
+  const VI most = hn::Set(kI, 15);
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < 16; i += kLanes) {
+    const VF x = hn::Add(hn::Mul(hn::LoadU(kF, in + i), scale), zero);
+    const VF y = hn::Add(hn::Mul(hn::LoadU(kF, in + 16 + i), scale), zero);
+    const VI low = hn::Min(hn::ConvertTo(kI, x), most), high = hn::Min(hn::ConvertTo(kI, y), most);
+    hn::StoreU(hn::DemoteTo(kU8, hn::Or(low, hn::ShiftLeft<4>(high))), kU8,
+               reinterpret_cast<std::uint8_t*>(out + i));
+  }
 }
 
-void f32_to_q4_0(const float* in, std::byte* out, std::size_t n, float* steps) noexcept {
-  const VI most_code = hn::Set(kI, 15);
-  for (std::size_t b = 0; b < n / kBlock; ++b, in += kBlock, out += 18) {
-    const std::uint32_t most = largest(in);
-    if (HWY_UNLIKELY(most >= kInfinity)) {
-      write_empty(out, 18, steps + b);
-      continue;
+template <class Type>
+void encode(const float* in, std::byte* out, std::size_t n, float* steps) noexcept {
+  std::size_t blocks = n / kBlock;
+  for (; blocks >= kLanes; blocks -= kLanes) {
+    alignas(64) float inverses[kLanes];
+    if (scales<Type>(in, out, inverses, steps)) {
+      for (std::size_t b = 0; b < kLanes; ++b)
+        codes(Type{}, in + b * kBlock, out + b * Type::kBytes + 2, inverses[b]);
+    } else {
+      encode_blocks<Type>(in, out, kLanes, steps);
     }
-    const Scale scale(first_of_magnitude(in, most) / -8);
-    steps[b] = scale.step;
-    std::memcpy(out, &scale.stored, 2);
-    const VF inverse = hn::Set(kF, scale.degenerate() ? 0 : scale.inverse);
-    const VF zero = hn::Set(kF, scale.degenerate() ? 0 : 8.5f);
-    auto* codes = reinterpret_cast<std::uint8_t*>(out + 2);
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 16; i += kLanes) {
-      const VF x = hn::Add(hn::Mul(hn::LoadU(kF, in + i), inverse), zero);
-      const VF y = hn::Add(hn::Mul(hn::LoadU(kF, in + 16 + i), inverse), zero);
-      const VI low = hn::Min(hn::ConvertTo(kI, x), most_code);
-      const VI high = hn::Min(hn::ConvertTo(kI, y), most_code);
-      hn::StoreU(hn::DemoteTo(kU8, hn::Or(low, hn::ShiftLeft<4>(high))), kU8, codes + i);
-    }
+    in += kLanes * kBlock;
+    out += kLanes * Type::kBytes;
+    steps += kLanes;
   }
+  encode_blocks<Type>(in, out, blocks, steps);
 }
 
 }  // namespace
@@ -225,8 +297,8 @@ constexpr BlockKernels kBlocks{&q8_0_to_f32,
                                &nibbles_to_f32<false, true>,
                                &nibbles_to_f32<true, false>,
                                &nibbles_to_f32<true, true>,
-                               &f32_to_q8_0,
-                               &f32_to_q4_0};
+                               &encode<Q8_0>,
+                               &encode<Q4_0>};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace wtool
@@ -259,51 +331,9 @@ void nibbles_to_f32(const std::byte* in, float* out, std::size_t n) noexcept {
   }
 }
 
-std::uint32_t magnitude(float x) noexcept {
-  return std::bit_cast<std::uint32_t>(x) & kMagnitude;
-}
-// The first of the largest magnitude (a NaN, if there is one); +0 for a block of zeros.
-float largest(const float* in) noexcept {
-  float most = 0;
-  for (std::size_t i = 0; i < kBlock; ++i)
-    if (magnitude(in[i]) > magnitude(most)) most = in[i];
-  return most;
-}
-
-void f32_to_q8_0(const float* in, std::byte* out, std::size_t n, float* steps) noexcept {
-  for (std::size_t b = 0; b < n / kBlock; ++b, in += kBlock, out += 34) {
-    const float most = largest(in);
-    if (!std::isfinite(most)) {
-      write_empty(out, 34, steps + b);
-      continue;
-    }
-    const Scale scale(std::abs(most) / 127);
-    steps[b] = scale.step;
-    std::memcpy(out, &scale.stored, 2);
-    for (std::size_t i = 0; i < kBlock; ++i) {
-      const float code = scale.degenerate() ? 0 : std::round(in[i] * scale.inverse);
-      out[2 + i] = static_cast<std::byte>(static_cast<int>(code));
-    }
-  }
-}
-
-void f32_to_q4_0(const float* in, std::byte* out, std::size_t n, float* steps) noexcept {
-  for (std::size_t b = 0; b < n / kBlock; ++b, in += kBlock, out += 18) {
-    const float most = largest(in);
-    if (!std::isfinite(most)) {
-      write_empty(out, 18, steps + b);
-      continue;
-    }
-    const Scale scale(most / -8);
-    steps[b] = scale.step;
-    std::memcpy(out, &scale.stored, 2);
-    const auto code = [&](float x) {
-      if (scale.degenerate()) return 0u;
-      return std::min(15u, static_cast<unsigned>(x * scale.inverse + 8.5f));
-    };
-    for (std::size_t i = 0; i < 16; ++i)
-      out[2 + i] = static_cast<std::byte>(code(in[i]) | code(in[16 + i]) << 4);
-  }
+template <class Type>
+void encode(const float* in, std::byte* out, std::size_t n, float* steps) noexcept {
+  encode_blocks<Type>(in, out, n / kBlock, steps);
 }
 
 constexpr BlockKernels kBlocks{&q8_0_to_f32,
@@ -311,8 +341,8 @@ constexpr BlockKernels kBlocks{&q8_0_to_f32,
                                &nibbles_to_f32<false, true>,
                                &nibbles_to_f32<true, false>,
                                &nibbles_to_f32<true, true>,
-                               &f32_to_q8_0,
-                               &f32_to_q4_0};
+                               &encode<Q8_0>,
+                               &encode<Q4_0>};
 
 }  // namespace
 }  // namespace scalar

@@ -33,6 +33,8 @@ constexpr std::uint32_t kF16Normal = 0x38800000;    // 2^-14
 constexpr float kHalf = 0.5f;          // its last place is f16's smallest subnormal, 2^-24
 constexpr float kF16Scale = 0x1p112f;  // from f16's exponent bias to f32's
 
+constexpr int kBinShift = 20;  // of a float from 8 to 16, the three bits below the first
+
 // The reciprocal with which errors are counted in steps; 0 counts none.
 inline float inverse_step(float step) noexcept {
   if (step == 0) return 0;
@@ -175,7 +177,7 @@ struct Accumulator {
   VD error2[2 * kVectors], value2[2 * kVectors], cross[2 * kVectors];
   VF worst, worst_steps;
   VU bins;  // eight counters of 4 bits in each lane
-  std::size_t counted = 0;
+  std::size_t counted = 0, clipped = 0;
   DriftLanes& lanes;
 
   HWY_INLINE explicit Accumulator(DriftLanes& to)
@@ -206,19 +208,22 @@ struct Accumulator {
                        hn::PromoteTo(kD, hn::UpperHalf(half, y)));
       const VF e = hn::Abs(hn::Sub(y, x));
       worst = hn::Max(worst, e);
-      if constexpr (kSteps) steps(hn::Mul(e, inverse), y, lo, hi);
+      if constexpr (kSteps) steps(hn::Mul(e, inverse), x, y, lo, hi);
       vector<kAt + 1>(source, stored, inverse, lo, hi);
     }
   }
-  HWY_INLINE void steps(VF e, VF stored, VF lo, VF hi) {
+  HWY_INLINE void steps(VF e, VF source, VF stored, VF lo, VF hi) {
     worst_steps = hn::Max(worst_steps, e);
-    const VF capped = hn::Min(hn::Mul(e, hn::Set(kF, 16.0f)), hn::Set(kF, 7.0f));
-    const VU bin = hn::BitCast(kU, hn::ConvertTo(kI, capped));
-    bins = hn::Add(bins, hn::Shl(hn::Set(kU, 1u), hn::ShiftLeft<2>(bin)));
-    const auto beyond = hn::Gt(e, hn::Set(kF, 0.5f));
-    if (HWY_UNLIKELY(!hn::AllFalse(kF, beyond)))
-      lanes.rest.clipped +=
-          hn::CountTrue(kF, hn::And(beyond, hn::Or(hn::Eq(stored, lo), hn::Eq(stored, hi))));
+    // kBinShift bits up, the sum with 8 has the number of the bin in the top of its mantissa.
+    const VF capped =
+        hn::Min(hn::Add(hn::Mul(e, hn::Set(kF, 16.0f)), hn::Set(kF, 8.0f)), hn::Set(kF, 15.0f));
+    const VU shift =
+        hn::And(hn::ShiftRight<kBinShift - 2>(hn::BitCast(kU, capped)), hn::Set(kU, 7u << 2));
+    bins = hn::Add(bins, hn::Shl(hn::Set(kU, 1u), shift));
+    const auto end = hn::Or(hn::Eq(stored, lo), hn::Eq(stored, hi));
+    const auto beyond =
+        hn::And(hn::Gt(e, hn::Set(kF, 0.5f)), hn::Gt(hn::Abs(source), hn::Abs(stored)));
+    clipped += hn::CountTrue(kF, hn::And(end, beyond));
   }
   // 16 elements.
   HWY_INLINE void add(const float* source, const float* stored, VF inverse, VF lo, VF hi) {
@@ -248,6 +253,7 @@ struct Accumulator {
       hn::Store(cross[i], kD, lanes.cross + i * hn::MaxLanes(kD));
     }
     Drift& d = lanes.rest;
+    d.clipped += clipped;
     d.worst = std::max<double>(d.worst, hn::GetLane(hn::MaxOfLanes(kF, worst)));
     d.worst_steps = std::max<double>(d.worst_steps, hn::GetLane(hn::MaxOfLanes(kF, worst_steps)));
   }
@@ -328,10 +334,12 @@ bool all_below(const float* in, std::size_t n, float limit) noexcept {
   return std::all_of(in, in + n, [&](float x) { return std::abs(x) < limit; });
 }
 
-void add_steps(float e, float stored, float lo, float hi, Drift& d) noexcept {
+void add_steps(float e, float source, float stored, float lo, float hi, Drift& d) noexcept {
   d.worst_steps = std::max<double>(d.worst_steps, e);
-  ++d.histogram[static_cast<std::size_t>(std::min(e * 16.0f, 7.0f))];
-  if (e > 0.5f && (stored == lo || stored == hi)) ++d.clipped;
+  const float capped = std::min(e * 16.0f + 8.0f, 15.0f);
+  ++d.histogram[std::bit_cast<std::uint32_t>(capped) >> kBinShift & 7];
+  if (e > 0.5f && std::abs(source) > std::abs(stored) && (stored == lo || stored == hi))
+    ++d.clipped;
 }
 
 void add_drift(const float* source, const float* stored, std::size_t n, const Steps* steps,
@@ -348,7 +356,7 @@ void add_drift(const float* source, const float* stored, std::size_t n, const St
     d.worst = std::max<double>(d.worst, e);
     if (steps == nullptr) continue;
     const float step = steps->step[i / group];
-    add_steps(e * inverse_step(step), stored[i], steps->lo * step, steps->hi * step, d);
+    add_steps(e * inverse_step(step), source[i], stored[i], steps->lo * step, steps->hi * step, d);
   }
   d.elements += n;
 }
