@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
 #include "lib/numeric/codec.h"
@@ -28,19 +29,24 @@ struct alignas(64) Sums {
   std::array<std::uint64_t, Drift::kBins> histogram = {};
 };
 
-// What all values of a group have in common. A code is stored as the byte code + offset.
+// A code is stored as the byte code + offset.
 struct Grid {
-  float scale, lowest, highest;
+  float lowest, highest;
   std::uint8_t offset;
 };
 
 constexpr float kBinsPerStep = 16, kLastBin = Drift::kBins - 1;
+// Added to a bin's number (with its fraction), it leaves the whole part in bits 10 to 12: quicker
+// than a conversion, and within 1/30000 of a step of where the bins end.
+constexpr float kBinPlace = 8192;
+constexpr int kBinShift = 10;
 
 struct GroupKernels {
   float (*largest)(const float* in, std::size_t n) noexcept;  // absolute value
-  // One byte for each value; in[0] goes to stripe 0.
-  void (*codes)(const float* in, std::size_t n, const Grid& grid, std::uint8_t* out,
-                Sums& sums) noexcept;
+  // Groups of `len` values with a scale each; one byte for each value. in[0] goes to stripe 0, so
+  // where there are several groups, `len` is a multiple of 16.
+  void (*codes)(const float* in, std::size_t groups, std::size_t len, const float* scales,
+                const Grid& grid, std::uint8_t* out, Sums& sums) noexcept;
 };
 
 }  // namespace
@@ -55,6 +61,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr hn::CappedTag<float, kStripes> kF32;
 constexpr hn::Rebind<std::int32_t, decltype(kF32)> kI32;
 constexpr hn::Rebind<std::int8_t, decltype(kF32)> kI8;
+constexpr hn::Rebind<std::uint8_t, decltype(kF32)> kU8;
 constexpr hn::Half<decltype(kF32)> kHalfF32;
 constexpr hn::Rebind<double, decltype(kHalfF32)> kF64;
 using F32 = hn::Vec<decltype(kF32)>;
@@ -75,31 +82,45 @@ static float largest(const float* in, std::size_t n) noexcept {
   return out;
 }
 
-// Counts of eight bins in each lane: four bits a bin, so good for 15 values before add_bins() must
-// move them on.
-HWY_INLINE static void count_bin(I32& nibbles, I32 bin) {
-  nibbles = hn::Add(nibbles, hn::Shl(hn::Set(kI32, 1), hn::ShiftLeft<2>(bin)));
+// Counts of eight bins in each lane: four bits a bin at first, eight bits after widen(), and then
+// to the sums. So widen() must come after at most 15 values a lane, add_bins() after 17 of those.
+struct Bins {
+  I32 nibbles, even, odd;
+};
+HWY_INLINE static void clear(Bins& bins) {
+  bins.nibbles = bins.even = bins.odd = hn::Zero(kI32);
 }
-HWY_INLINE static void add_bins(I32& nibbles, Sums& sums) {
-  alignas(64) std::int32_t lanes[kLanes];
-  hn::Store(nibbles, kI32, lanes);
-  nibbles = hn::Zero(kI32);
-  std::uint32_t even = 0, odd = 0;  // nibbles become bytes: 15 values × 16 lanes still fit
-  for (const std::int32_t lane : lanes) {
-    even += static_cast<std::uint32_t>(lane) & 0x0F0F0F0F;
-    odd += static_cast<std::uint32_t>(lane) >> 4 & 0x0F0F0F0F;
-  }
+HWY_INLINE static void count(Bins& bins, F32 steps) {
+  const F32 bin = hn::Min(hn::Mul(steps, hn::Set(kF32, kBinsPerStep)), hn::Set(kF32, kLastBin));
+  const I32 bits = hn::BitCast(kI32, hn::Add(bin, hn::Set(kF32, kBinPlace)));
+  const I32 four_times = hn::And(hn::ShiftRight<kBinShift - 2>(bits), hn::Set(kI32, 7 << 2));
+  bins.nibbles = hn::Add(bins.nibbles, hn::Shl(hn::Set(kI32, 1), four_times));
+}
+HWY_INLINE static void widen(Bins& bins) {
+  const I32 low = hn::Set(kI32, 0x0F0F0F0F);
+  bins.even = hn::Add(bins.even, hn::And(bins.nibbles, low));
+  bins.odd = hn::Add(bins.odd, hn::And(hn::ShiftRight<4>(bins.nibbles), low));
+  bins.nibbles = hn::Zero(kI32);
+}
+HWY_INLINE static void add_bins(Bins& bins, Sums& sums) {
+  alignas(64) std::int32_t lanes[2][kLanes];
+  hn::Store(bins.even, kI32, lanes[0]);
+  hn::Store(bins.odd, kI32, lanes[1]);
   for (std::size_t b = 0; b < Drift::kBins; ++b)
-    sums.histogram[b] += (b % 2 == 0 ? even : odd) >> (b / 2 * 8) & 0xFF;
+    for (std::size_t i = 0; i < kLanes; ++i)
+      sums.histogram[b] += static_cast<std::uint32_t>(lanes[b % 2][i]) >> (b / 2 * 8) & 0xFF;
+  clear(bins);
 }
 
 struct Lanes {
   F64 error2[2 * kVectors], value2[2 * kVectors], cross[2 * kVectors];
   F32 worst, worst_steps;
   I32 clipped;
+  Bins bins;
 };
 
-// The two halves of a vector as doubles: lane l of vector v is stripe v × kLanes + l.
+// The two halves of a vector as doubles: lane l of vector v is stripe v × kLanes + l. A product of
+// two floats is exact in a double, so that fusing it with the addition changes nothing.
 HWY_INLINE static void add_sums(Lanes& sums, std::size_t v, F32 value, F32 error) {
   const F64 values[2] = {hn::PromoteTo(kF64, hn::LowerHalf(kHalfF32, value)),
                          hn::PromoteTo(kF64, hn::UpperHalf(kHalfF32, value))};
@@ -107,82 +128,95 @@ HWY_INLINE static void add_sums(Lanes& sums, std::size_t v, F32 value, F32 error
                          hn::PromoteTo(kF64, hn::UpperHalf(kHalfF32, error))};
   for (std::size_t h = 0; h < 2; ++h) {
     const std::size_t at = 2 * v + h;
-    sums.error2[at] = hn::Add(sums.error2[at], hn::Mul(errors[h], errors[h]));
-    sums.value2[at] = hn::Add(sums.value2[at], hn::Mul(values[h], values[h]));
-    sums.cross[at] = hn::Add(sums.cross[at], hn::Mul(values[h], errors[h]));
+    sums.error2[at] = hn::MulAdd(errors[h], errors[h], sums.error2[at]);
+    sums.value2[at] = hn::MulAdd(values[h], values[h], sums.value2[at]);
+    sums.cross[at] = hn::MulAdd(values[h], errors[h], sums.cross[at]);
   }
 }
 
 struct Constants {
-  F32 scale, lowest, highest;
+  F32 lowest, highest;
+  // 1.5 × 2^23: a float near it has no fraction, so adding it rounds to the even nearest integer,
+  // which then stands in the lowest bits.
+  F32 place;
   hn::Vec<decltype(kI8)> offset;
 };
 
-HWY_INLINE static void one_vector(const Constants& k, const float* in, std::uint8_t* out,
-                                  std::size_t v, Lanes& sums, I32& bins) {
+HWY_INLINE static void one_vector(const Constants& k, F32 scale, const float* in, std::uint8_t* out,
+                                  std::size_t v, Lanes& lanes) {
   const F32 value = hn::LoadU(kF32, in);
-  const F32 quotient = hn::Div(value, k.scale);
-  const I32 code = hn::NearestInt(hn::Min(hn::Max(quotient, k.lowest), k.highest));
-  hn::StoreU(hn::BitCast(hn::Rebind<std::uint8_t, decltype(kF32)>(),
-                         hn::Add(hn::DemoteTo(kI8, code), k.offset)),
-             hn::Rebind<std::uint8_t, decltype(kF32)>(), out);
-  const F32 rounded = hn::ConvertTo(kF32, code);
-  const F32 error = hn::Sub(hn::Mul(rounded, k.scale), value);
+  const F32 quotient = hn::Div(value, scale);
+  const F32 placed = hn::Add(hn::Min(hn::Max(quotient, k.lowest), k.highest), k.place);
+  const I32 code = hn::Sub(hn::BitCast(kI32, placed), hn::BitCast(kI32, k.place));
+  hn::StoreU(hn::BitCast(kU8, hn::Add(hn::DemoteTo(kI8, code), k.offset)), kU8, out);
+  const F32 rounded = hn::Sub(placed, k.place);
+  const F32 error = hn::Sub(hn::Mul(rounded, scale), value);
   const F32 steps = hn::Abs(hn::Sub(rounded, quotient));
-  add_sums(sums, v, value, error);
-  sums.worst = hn::Max(sums.worst, hn::Abs(error));
-  sums.worst_steps = hn::Max(sums.worst_steps, steps);
-  sums.clipped = hn::Sub(
-      sums.clipped, hn::BitCast(kI32, hn::VecFromMask(kF32, hn::Gt(steps, hn::Set(kF32, 0.5f)))));
-  const F32 bin = hn::Min(hn::Mul(steps, hn::Set(kF32, kBinsPerStep)), hn::Set(kF32, kLastBin));
-  count_bin(bins, hn::ConvertTo(kI32, bin));
+  add_sums(lanes, v, value, error);
+  lanes.worst = hn::Max(lanes.worst, hn::Abs(error));
+  lanes.worst_steps = hn::Max(lanes.worst_steps, steps);
+  const auto clipped = hn::Gt(steps, hn::Set(kF32, 0.5f));
+  lanes.clipped = hn::Sub(lanes.clipped, hn::BitCast(kI32, hn::VecFromMask(kF32, clipped)));
+  count(lanes.bins, steps);
 }
 
-static void codes(const float* in, std::size_t n, const Grid& grid, std::uint8_t* out,
-                  Sums& sums) noexcept {
-  const Constants k{hn::Set(kF32, grid.scale), hn::Set(kF32, grid.lowest),
-                    hn::Set(kF32, grid.highest),
-                    hn::Set(kI8, static_cast<std::int8_t>(grid.offset))};
-  constexpr std::size_t kHalf = kLanes / 2;
-  Lanes lanes;
+HWY_INLINE static void load_lanes(const Sums& sums, Lanes& lanes) {
   for (std::size_t i = 0; i < 2 * kVectors; ++i) {
-    lanes.error2[i] = hn::Load(kF64, sums.error2 + i * kHalf);
-    lanes.value2[i] = hn::Load(kF64, sums.value2 + i * kHalf);
-    lanes.cross[i] = hn::Load(kF64, sums.cross + i * kHalf);
+    lanes.error2[i] = hn::Load(kF64, sums.error2 + i * kLanes / 2);
+    lanes.value2[i] = hn::Load(kF64, sums.value2 + i * kLanes / 2);
+    lanes.cross[i] = hn::Load(kF64, sums.cross + i * kLanes / 2);
   }
   lanes.worst = hn::Set(kF32, sums.worst);
   lanes.worst_steps = hn::Set(kF32, sums.worst_steps);
   lanes.clipped = hn::Zero(kI32);
-  I32 bins = hn::Zero(kI32);
+  clear(lanes.bins);
+}
 
-  constexpr std::size_t kAddAfter = 15 / kVectors * kStripes;
-  std::size_t i = 0;
-  while (i + kStripes <= n) {
-    const std::size_t until = std::min(n, i + kAddAfter) / kStripes * kStripes;
-    for (const std::size_t end = std::max(until, i + kStripes); i < end; i += kStripes)
-      for (std::size_t v = 0; v < kVectors; ++v)
-        one_vector(k, in + i + v * kLanes, out + i + v * kLanes, v, lanes, bins);
-    add_bins(bins, sums);
-  }
-  if (i < n) {  // zeros become code 0 without error: they only count in bin 0
-    alignas(64) float rest[kStripes] = {};
-    std::uint8_t bytes[kStripes];
-    std::copy(in + i, in + n, rest);
-    for (std::size_t v = 0; v < kVectors; ++v)
-      one_vector(k, rest + v * kLanes, bytes + v * kLanes, v, lanes, bins);
-    std::copy(bytes, bytes + (n - i), out + i);
-    add_bins(bins, sums);
-    sums.histogram[0] -= kStripes - (n - i);
-  }
-
-  for (std::size_t at = 0; at < 2 * kVectors; ++at) {
-    hn::Store(lanes.error2[at], kF64, sums.error2 + at * kHalf);
-    hn::Store(lanes.value2[at], kF64, sums.value2 + at * kHalf);
-    hn::Store(lanes.cross[at], kF64, sums.cross + at * kHalf);
+HWY_INLINE static void store_lanes(Lanes& lanes, Sums& sums) {
+  for (std::size_t i = 0; i < 2 * kVectors; ++i) {
+    hn::Store(lanes.error2[i], kF64, sums.error2 + i * kLanes / 2);
+    hn::Store(lanes.value2[i], kF64, sums.value2 + i * kLanes / 2);
+    hn::Store(lanes.cross[i], kF64, sums.cross + i * kLanes / 2);
   }
   sums.worst = hn::GetLane(hn::MaxOfLanes(kF32, lanes.worst));
   sums.worst_steps = hn::GetLane(hn::MaxOfLanes(kF32, lanes.worst_steps));
   sums.clipped += static_cast<std::uint32_t>(hn::GetLane(hn::SumOfLanes(kI32, lanes.clipped)));
+  add_bins(lanes.bins, sums);
+}
+
+static void codes(const float* in, std::size_t groups, std::size_t len, const float* scales,
+                  const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
+  constexpr std::size_t kWidenAfter = 15 / kVectors * kStripes;
+  const Constants k{hn::Set(kF32, grid.lowest), hn::Set(kF32, grid.highest),
+                    hn::Set(kF32, 0x1.8p23f), hn::Set(kI8, static_cast<std::int8_t>(grid.offset))};
+  Lanes lanes;
+  load_lanes(sums, lanes);
+  const std::size_t whole = len / kStripes * kStripes;
+  unsigned widened = 0;
+  for (std::size_t g = 0; g < groups; ++g) {
+    const F32 scale = hn::Set(kF32, scales[g]);
+    const float* const from = in + g * len;
+    std::uint8_t* const to = out + g * len;
+    for (std::size_t i = 0; i < whole;) {
+      for (const std::size_t end = std::min(whole, i + kWidenAfter); i < end; i += kStripes)
+        for (std::size_t v = 0; v < kVectors; ++v)
+          one_vector(k, scale, from + i + v * kLanes, to + i + v * kLanes, v, lanes);
+      widen(lanes.bins);
+      if (++widened % 17 == 0) add_bins(lanes.bins, sums);
+    }
+  }
+  add_bins(lanes.bins, sums);
+  if (whole < len) {  // zeros become code 0 without error: they only count in bin 0
+    alignas(64) float rest[kStripes] = {};
+    std::uint8_t bytes[kStripes];
+    std::copy(in + whole, in + len, rest);
+    for (std::size_t v = 0; v < kVectors; ++v)
+      one_vector(k, hn::Set(kF32, scales[0]), rest + v * kLanes, bytes + v * kLanes, v, lanes);
+    std::copy(bytes, bytes + (len - whole), out + whole);
+    widen(lanes.bins);
+    sums.histogram[0] -= kStripes - (len - whole);
+  }
+  store_lanes(lanes, sums);
 }
 
 constexpr GroupKernels kGroups{&largest, &codes};
@@ -201,24 +235,29 @@ float largest_scalar(const float* in, std::size_t n) noexcept {
   return most;
 }
 
-void codes_scalar(const float* in, std::size_t n, const Grid& grid, std::uint8_t* out,
-                  Sums& sums) noexcept {
-  for (std::size_t i = 0; i < n; ++i) {
-    const float quotient = in[i] / grid.scale;
-    const float rounded = std::nearbyint(std::clamp(quotient, grid.lowest, grid.highest));
-    out[i] = static_cast<std::uint8_t>(static_cast<int>(rounded) + grid.offset);
+void code_scalar(float value, float scale, const Grid& grid, std::size_t stripe, std::uint8_t& out,
+                 Sums& sums) noexcept {
+  const float quotient = value / scale;
+  const float rounded = std::nearbyint(std::clamp(quotient, grid.lowest, grid.highest));
+  out = static_cast<std::uint8_t>(static_cast<int>(rounded) + grid.offset);
 
-    const float error = rounded * grid.scale - in[i];
-    const float steps = std::abs(rounded - quotient);
-    const double e = error, w = in[i];
-    sums.error2[i % kStripes] += e * e;
-    sums.value2[i % kStripes] += w * w;
-    sums.cross[i % kStripes] += w * e;
-    sums.worst = std::max(sums.worst, std::abs(error));
-    sums.worst_steps = std::max(sums.worst_steps, steps);
-    sums.clipped += steps > 0.5f;  // rounding alone never loses more than half a step
-    ++sums.histogram[static_cast<std::size_t>(std::min(steps * kBinsPerStep, kLastBin))];
-  }
+  const float error = rounded * scale - value, steps = std::abs(rounded - quotient);
+  const double e = error, w = value;
+  sums.error2[stripe] += e * e;
+  sums.value2[stripe] += w * w;
+  sums.cross[stripe] += w * e;
+  sums.worst = std::max(sums.worst, std::abs(error));
+  sums.worst_steps = std::max(sums.worst_steps, steps);
+  sums.clipped += steps > 0.5f;  // rounding alone never loses more than half a step
+  const float placed = std::min(steps * kBinsPerStep, kLastBin) + kBinPlace;
+  ++sums.histogram[std::bit_cast<std::uint32_t>(placed) >> kBinShift & 7];
+}
+
+void codes_scalar(const float* in, std::size_t groups, std::size_t len, const float* scales,
+                  const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
+  for (std::size_t g = 0, i = 0; g < groups; ++g)
+    for (const std::size_t end = i + len; i < end; ++i)
+      code_scalar(in[i], scales[g], grid, i % kStripes, out[i], sums);
 }
 
 constexpr GroupKernels kScalar{&largest_scalar, &codes_scalar};
@@ -248,18 +287,16 @@ class ScaleType {
       default: epsilon_ = 0x1p-23f; break;
     }
   }
-  // Stores the scale for a group of this largest absolute value; what a reader will see of it.
-  // Where that is zero, the type's machine epsilon stands in, as in compressed-tensors.
-  float store(float largest, unsigned bits, std::byte* to) const noexcept {
-    const float exact = largest / (static_cast<float>((1u << bits) - 1) / 2);
-    float scale = 0;
-    codec_.encode(&exact, to, 1);
-    codec_.decode(to, &scale, 1);
-    if (scale == 0) {
-      scale = epsilon_;
-      codec_.encode(&scale, to, 1);
-    }
-    return scale;
+  // Stores the scales at `to` and leaves in them what a reader will see. Where that is zero, the
+  // type's machine epsilon stands in, as in compressed-tensors.
+  void store(std::span<float> scales, std::byte* to) const noexcept {
+    codec_.encode(scales.data(), to, scales.size());
+    codec_.decode(to, scales.data(), scales.size());
+    for (std::size_t i = 0; i < scales.size(); ++i)
+      if (scales[i] == 0) {
+        scales[i] = epsilon_;
+        codec_.encode(&epsilon_, to + i * size_, 1);
+      }
   }
   std::size_t size() const noexcept { return size_; }
 
@@ -291,41 +328,83 @@ void add_to(Drift& drift, const Sums& sums, std::uint64_t elements) {
   drift += of_box;
 }
 
+// One call's work, a stretch of groups at a time: short enough that the codes are chosen while the
+// values that set the scale are still in the nearest cache.
+class Quantizer {
+ public:
+  Quantizer(const GroupKernels& kernels, const IntGroups& how)
+      : kernels_(kernels),
+        how_(how),
+        scale_type_(how.scale),
+        divisor_(static_cast<float>((1u << how.bits) - 1) / 2) {
+    const auto half = static_cast<float>(1u << (how.bits - 1));
+    grid_ = {-half, half - 1, static_cast<std::uint8_t>(how.packed ? half : 0)};
+  }
+
+  void row(const float* in, std::uint64_t cols, std::byte* codes, std::byte* scales) {
+    const std::uint64_t group = how_.group == 0 ? cols : how_.group;
+    const std::uint64_t at_once =
+        group % kStripes == 0 ? std::clamp<std::uint64_t>(kPiece / group, 1, kGroups) : 1;
+    for (std::uint64_t c = 0; c < cols;) {
+      const std::uint64_t groups = std::min(at_once, (cols - c) / group);
+      const std::span<float> steps = std::span(steps_).first(groups);
+      for (std::size_t g = 0; g < groups; ++g)
+        steps[g] = kernels_.largest(in + c + g * group, group) / divisor_;
+      scale_type_.store(steps, scales + c / group * scale_type_.size());
+      if (groups > 1)
+        emit(in + c, groups, group, codes + c * how_.bits / 8);
+      else
+        for (std::uint64_t i = 0; i < group; i += kPiece)
+          emit(in + c + i, 1, std::min(kPiece, group - i), codes + (c + i) * how_.bits / 8);
+      c += groups * group;
+    }
+  }
+  const Sums& sums(std::uint64_t elements) {
+    turn(sums_, kStripes - elements % kStripes);
+    return sums_;
+  }
+  std::size_t scale_size() const noexcept { return scale_type_.size(); }
+
+ private:
+  static constexpr std::uint64_t kPiece = 4096, kGroups = 64;
+
+  void emit(const float* in, std::size_t groups, std::size_t len, std::byte* out) {
+    const std::size_t n = groups * len;
+    if (how_.bits == 8) {
+      kernels_.codes(in, groups, len, steps_.data(), grid_, reinterpret_cast<std::uint8_t*>(out),
+                     sums_);
+    } else {
+      kernels_.codes(in, groups, len, steps_.data(), grid_, unpaired_.data(), sums_);
+      if (n % 2 != 0) unpaired_[n] = 0;
+      pack_nibbles(unpaired_.data(), n + n % 2, out);
+    }
+    turn(sums_, n);
+  }
+
+  const GroupKernels& kernels_;
+  const IntGroups& how_;
+  ScaleType scale_type_;
+  float divisor_;
+  Grid grid_;
+  Sums sums_;
+  std::array<float, kGroups> steps_;
+  std::array<std::uint8_t, kPiece> unpaired_;
+};
+
 void quantize_with(const GroupKernels& kernels, const IntGroups& how, std::uint64_t rows,
                    std::uint64_t cols, std::span<const float> in, MutableBytes codes,
                    MutableBytes scales, Drift& drift) {
-  constexpr std::size_t kPiece = 1024;  // 4-bit codes wait in this many bytes to be paired
-  const ScaleType type(how.scale);
-  const std::uint64_t group = how.group == 0 ? cols : how.group, row_bytes = code_bytes(how, cols);
-  const auto half = static_cast<float>(1u << (how.bits - 1));
-  Grid grid{0, -half, half - 1, static_cast<std::uint8_t>(how.packed ? half : 0)};
-  Sums sums;
   if (cols == 0) return;
-  std::byte* next_scale = scales.data();
-  std::array<std::uint8_t, kPiece> piece;
-
+  const std::uint64_t row_bytes = code_bytes(how, cols);
+  const std::uint64_t groups = how.group == 0 ? 1 : cols / how.group;
+  Quantizer quantizer(kernels, how);
   for (std::uint64_t r = 0; r < rows; ++r) {
     std::byte* const row = codes.data() + r * row_bytes;
     if (how.packed) std::memset(row + row_bytes - 4, 0, 4);  // the last word may not be full
-    for (std::uint64_t c = 0; c < cols; c += group) {
-      const float* const from = in.data() + r * cols + c;
-      grid.scale = type.store(kernels.largest(from, group), how.bits, next_scale);
-      next_scale += type.size();
-      if (how.bits == 8) {
-        kernels.codes(from, group, grid, reinterpret_cast<std::uint8_t*>(row + c), sums);
-      } else {
-        for (std::uint64_t i = 0; i < group; i += kPiece) {
-          const std::size_t n = std::min<std::uint64_t>(kPiece, group - i);
-          kernels.codes(from + i, n, grid, piece.data(), sums);
-          if (n % 2 != 0) piece[n] = 0;
-          pack_nibbles(piece.data(), n + n % 2, row + (c + i) / 2);
-        }
-      }
-      turn(sums, group);
-    }
+    quantizer.row(in.data() + r * cols, cols, row,
+                  scales.data() + r * groups * quantizer.scale_size());
   }
-  turn(sums, kStripes - rows * cols % kStripes);
-  add_to(drift, sums, rows * cols);
+  add_to(drift, quantizer.sums(rows * cols), rows * cols);
 }
 
 }  // namespace
