@@ -43,6 +43,27 @@ enum class ConfigKind : std::uint8_t { None, Ours, Foreign };
 // metadata. Foreign: there is one, of another method.
 ConfigKind read_config(const Model& model, Diagnostics& faults, Config& config);
 
+// The stored tensors that make up one weight; null where there is none.
+struct Parts {
+  std::string module;
+  const TensorEntry *codes = nullptr, *scale = nullptr, *shape = nullptr, *zero = nullptr,
+                    *g_idx = nullptr;
+  bool packed = false;
+};
+
+// What headers and the two numbers of weight_shape say about a weight.
+struct Layout {
+  std::uint64_t rows = 0, cols = 0;
+  std::uint64_t groups = 1;  // scales in a row
+  bool one_scale = false;    // for the whole tensor
+  bool packed = false, zero_packed = false;
+  std::vector<unsigned> bits;  // all that fit; one once it is settled
+  std::uint64_t group() const { return cols / groups; }
+};
+
+// The weight's values, in f32. Throws BadFile if the group index names groups there are not.
+TensorPtr decoded(const Parts& parts, const Layout& layout, const Catalog& catalog);
+
 std::vector<Found> recognise(const Model& model, Diagnostics& faults);
 TensorPtr open(const Model& model, const LogicalTensor& tensor);
 

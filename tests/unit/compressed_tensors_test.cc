@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "formats/registry.h"
+#include "lib/engine/execute.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/groups.h"
 #include "lib/numeric/kernels/simd.h"
@@ -575,6 +576,41 @@ TEST_CASE("compressed-tensors: codes of 1 to 8 bits are unpacked along either di
       const auto part = values_of(*by_column, {3, 1, 40, 5});
       CHECK(std::equal(part.begin(), part.end(), lowest_minus.begin() + 3 * 45 + 40));
     }
+}
+
+TEST_CASE("compressed-tensors: a lone file says itself how it is to be read",
+          "[compressed_tensors][safetensors]") {
+  const Shape shape{6, 256};
+  const auto in = random_values(6 * 256, 5);
+  const Target target{"model.layers.0.mlp.up_proj.weight", tensor_of(shape, in)};
+  const ConfigGroup group{weight_only(4, 64), {"model.layers.0.mlp.up_proj"}};
+  const std::string path =
+      (fs::temp_directory_path() / "wtool_compressed_test.safetensors").string();
+  Plan plan;
+  kCompressedTensors.encode({&target, 1}, group.options, plan);
+  Metadata meta;
+  meta.set("quantization_config", kCompressedTensors.config({&group, 1}, {}));
+  plan.files.push_back({"m", &kSafetensors, meta, outputs_of(plan).size()});
+  {
+    OutputSet outputs(path, OutputSet::Kind::File, OutputSet::Existing::Replace);
+    execute(plan, {.threads = 2}, &outputs);
+    outputs.commit();
+  }
+  Diagnostics faults;
+  const auto model = open_model(path, all_formats(), {}, faults);
+  fs::remove(path);
+  CHECK(faults.notes().empty());
+  REQUIRE(model->tensors.size() == 1);
+  CHECK(model->tensors[0].name == target.name);
+  CHECK(model->tensors[0].scheme == &kCompressedTensors);
+  const TensorPtr back = model->open(model->tensors[0]);
+  const auto out = values_of(*back, back->whole());
+  for (std::size_t i = 0; i < in.size(); i += 64) {
+    float largest = 0;
+    for (std::size_t k = i; k < i + 64; ++k) largest = std::max(largest, std::abs(in[k]));
+    for (std::size_t k = i; k < i + 64; ++k)  // half a step, and the rounding of the arithmetic
+      CHECK(std::abs(out[k] - in[k]) <= largest / 7.5f * 0.50001f);
+  }
 }
 
 // A packed weight [2, 64] of 4 bits, groups of 32; every part can be spoilt.
