@@ -1,12 +1,444 @@
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
 #include "cli/common.h"
+#include "cli/json.h"
+#include "cli/terminal.h"
+#include "lib/base/text.h"
+#include "lib/trust/digest.h"
 
 namespace wtool {
 namespace {
 
-Action bind(CLI::App&) {
-  return [](const Context&) -> ExitCode {
-    throw Error(Fault::Unsupported, "'verify' is not built in yet");
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kLongestList = std::uint64_t{256} << 20;
+constexpr std::string_view kBeside = "beside";  // --sha256 without a value
+
+struct Options {
+  std::vector<std::string> paths;
+  std::string sha256;  // "": not given
+  std::string check;
+};
+
+struct TensorDigest {
+  std::string name, dtype;
+  Shape shape;
+  Sha256 digest;
+};
+
+// What one file is compared with, and how that went.
+struct Promise {
+  std::string path, name;  // to open; to print
+  std::string source;      // the list the digest is from; "" if it was typed
+  Sha256 expected;
+  std::optional<std::uint64_t> bytes = {};
+  std::vector<TensorDigest> tensors = {};
+
+  enum class Answer : std::uint8_t { Ok, Failed, Missing, Error } answer = Answer::Ok;
+  Sha256 found = {};
+  std::uint64_t found_bytes = 0;
+  std::string fault = {}, tensor = {}, difference = {};
+};
+using Answer = Promise::Answer;
+
+Error nothing_to_compare(const std::string& path, std::string why) {
+  return Error(Fault::Usage, "nothing to compare with: " + std::move(why)).in(path);
+}
+
+std::string read_list(const std::string& path) {
+  const SourcePtr file = open_file(path);
+  if (file->size() > kLongestList)
+    throw Error(Fault::BadFile, fmt::format("{} bytes are too many for a list of digests; wtool "
+                                            "takes {}",
+                                            file->size(), kLongestList))
+        .in(path);
+  const Buffer bytes = read_all({file, 0, file->size()});
+  return std::string(as_text(bytes));
+}
+
+std::string beside(const std::string& list, const std::string& name) {
+  return (fs::path(list).parent_path() / name).native();  // an absolute name stays itself
+}
+
+// wtool.manifest/1, as `wtool digest --per-tensor` writes it.
+class ManifestReader {
+ public:
+  ManifestReader(std::string path, std::string_view text) : path_(std::move(path)) {
+    try {
+      root_ = nlohmann::json::parse(text);
+    } catch (const nlohmann::json::parse_error& e) {
+      throw Error(Fault::BadFile, fmt::format("is no JSON: fault at byte {}", e.byte)).in(path_);
+    }
+  }
+
+  std::vector<Promise> read() const {
+    const std::string schema = text(root_, "schema", "the manifest");
+    if (schema != "wtool.manifest/1")
+      throw Error(Fault::Unsupported,
+                  fmt::format("schema {} is not 'wtool.manifest/1'", wtool::quoted(schema)))
+          .in(path_);
+    std::vector<Promise> out;
+    std::unordered_map<std::string, std::size_t> index;
+    for (const auto& f : list("files")) {
+      Promise& p = out.emplace_back();
+      p.name = text(f, "file", "a file");
+      if (const auto why = unsafe_path(p.name))
+        throw bad(fmt::format("file '{}': {}", p.name, *why));
+      if (!index.emplace(p.name, out.size() - 1).second)
+        throw bad(fmt::format("file {} is listed twice", wtool::quoted(p.name)));
+      p.path = beside(path_, p.name);
+      p.source = path_;
+      p.expected = digest(f, p.name);
+      p.bytes = number(f, "bytes", p.name);
+    }
+    if (root_.contains("tensors"))
+      for (const auto& t : list("tensors")) {
+        TensorDigest one{text(t, "name", "a tensor"), text(t, "dtype", "a tensor"), {}, {}};
+        one.digest = digest(t, one.name);
+        const auto shape = t.find("shape");
+        if (shape == t.end() || !shape->is_array()) throw bad(one.name + ": 'shape' is no list");
+        for (const auto& d : *shape) {
+          if (!d.is_number_unsigned()) throw bad(one.name + ": 'shape' holds what is no size");
+          one.shape.push_back(d.get<std::uint64_t>());
+        }
+        const auto at = index.find(text(t, "file", one.name));
+        if (at == index.end()) throw bad(one.name + ": its file is not listed");
+        out[at->second].tensors.push_back(std::move(one));
+      }
+    return out;
+  }
+
+ private:
+  Error bad(const std::string& what) const { return Error(Fault::BadFile, what).in(path_); }
+  const nlohmann::json& list(const char* key) const {
+    const auto it = root_.find(key);
+    if (it == root_.end() || !it->is_array()) throw bad(fmt::format("'{}' is no list", key));
+    return *it;
+  }
+  std::string text(const nlohmann::json& in, const char* key, const std::string& of) const {
+    const auto it = in.is_object() ? in.find(key) : in.end();
+    if (it == in.end() || !it->is_string()) throw bad(fmt::format("{}: '{}' is no text", of, key));
+    return unhexed(in, key, it->get<std::string>());
+  }
+  // A name that is not UTF-8 stands beside it in hexadecimal.
+  std::string unhexed(const nlohmann::json& in, const char* key, std::string plain) const {
+    const auto it = in.find(std::string(key) + "_hex");
+    if (it == in.end()) return plain;
+    const std::string hex = it->is_string() ? it->get<std::string>() : "?";
+    if (hex.size() % 2 != 0 || hex.find_first_not_of("0123456789abcdef") != std::string::npos)
+      throw bad(fmt::format("'{}_hex' is not hexadecimal", key));
+    const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+    std::string out;
+    for (std::size_t i = 0; i < hex.size(); i += 2)
+      out += static_cast<char>(digit(hex[i]) * 16 + digit(hex[i + 1]));
+    return out;
+  }
+  std::uint64_t number(const nlohmann::json& in, const char* key, const std::string& of) const {
+    const auto it = in.find(key);
+    if (it == in.end() || !it->is_number_unsigned())
+      throw bad(fmt::format("{}: '{}' is no number", of, key));
+    return it->get<std::uint64_t>();
+  }
+  Sha256 digest(const nlohmann::json& in, const std::string& of) const {
+    const auto d = parse_sha256(text(in, "sha256", of));
+    if (!d) throw bad(of + ": 'sha256' is no digest of 64 hexadecimal digits");
+    return *d;
+  }
+
+  std::string path_;
+  nlohmann::json root_;
+};
+
+std::vector<Promise> read_promises(const std::string& path) {
+  const std::string text = read_list(path);
+  const auto first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && text[first] == '{') return ManifestReader(path, text).read();
+  std::vector<Promise> out;
+  for (const Checksum& c : parse_checksums(text, path)) {
+    if (c.name.empty())
+      throw Error(Fault::BadFile, "is a digest without a name")
+          .in(path)
+          .hint("'--sha256' takes it for the file it stands beside");
+    out.push_back({beside(path, c.name), c.name, path, c.digest});
+  }
+  return out;
+}
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+std::string normal(const std::string& path) {
+  std::error_code failed;
+  const fs::path real = fs::weakly_canonical(path, failed);
+  return failed ? path : real.native();
+}
+// The same name, or another way to the same file.
+bool same(const Promise& p, const std::string& path) {
+  return fs::path(p.path).lexically_normal() == fs::path(path).lexically_normal() ||
+         normal(p.path) == normal(path);
+}
+
+// FILE.sha256: the digest alone, or a list with the file's name, from wherever it was made.
+std::optional<Promise> from_sidecar(const std::string& path) {
+  const std::string list = path + ".sha256";
+  if (!exists(list)) return std::nullopt;
+  const std::string base = fs::path(path).filename();
+  for (const Checksum& c : parse_checksums(read_list(list), list))
+    if (c.name.empty() || fs::path(c.name).filename() == base)
+      return Promise{path, path, list, c.digest};
+  throw nothing_to_compare(path, fmt::format("{} does not list it", wtool::quoted(list)));
+}
+
+// What lies beside a file, or in a folder.
+std::vector<Promise> find_beside(const std::string& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) {
+    const std::string list = fs::path(path) / "SHA256SUMS";
+    if (!exists(list)) throw nothing_to_compare(path, "there is no SHA256SUMS in it");
+    return read_promises(list);
+  }
+  if (auto one = from_sidecar(path)) return {std::move(*one)};
+  const std::string list = beside(path, "SHA256SUMS");
+  if (!exists(list))
+    throw nothing_to_compare(
+        path, fmt::format("neither {} nor {} is there", wtool::quoted(path + ".sha256"),
+                          wtool::quoted(list)))
+        .hint("give the digest itself: --sha256=HEX");
+  for (Promise& p : read_promises(list))
+    if (same(p, path)) {
+      p.path = p.name = path;
+      return {std::move(p)};
+    }
+  throw nothing_to_compare(path, fmt::format("{} does not list it", wtool::quoted(list)));
+}
+
+std::vector<Promise> from_digest(const Options& options) {
+  std::string_view hex = options.sha256;
+  if (hex.starts_with("sha256:")) hex.remove_prefix(7);
+  const auto digest = parse_sha256(hex);
+  if (!digest)
+    throw Error(Fault::Usage, fmt::format("--sha256: {} is not 64 hexadecimal digits",
+                                          wtool::quoted(options.sha256)));
+  if (options.paths.size() != 1)
+    throw Error(Fault::Usage,
+                fmt::format("--sha256=HEX is for one file, not {}", options.paths.size()));
+  return {{options.paths[0], options.paths[0], "", *digest}};
+}
+
+std::vector<Promise> from_list(const Options& options) {
+  std::vector<Promise> all = read_promises(options.check);
+  if (options.paths.empty()) return all;
+  std::vector<Promise> out;
+  for (const std::string& path : options.paths) {
+    const auto it = std::ranges::find_if(all, [&](const Promise& p) { return same(p, path); });
+    if (it == all.end())
+      throw nothing_to_compare(path,
+                               fmt::format("{} does not list it", wtool::quoted(options.check)));
+    out.push_back(*it);
+    out.back().path = out.back().name = path;
+  }
+  return out;
+}
+
+// Of several paths, those that have nothing beside them are told, and the others go on.
+std::vector<Promise> find_beside_all(const Options& options, const Context& context,
+                                     ExitCode& code) {
+  if (options.paths.size() == 1) return find_beside(options.paths[0]);
+  std::vector<Promise> out;
+  for (const std::string& path : options.paths) try {
+      for (Promise& p : find_beside(path)) out.push_back(std::move(p));
+    } catch (const Error& e) {
+      print_error(e, context.common->json);
+      code = worst(code, exit_code_of(e.fault()));
+    }
+  return out;
+}
+
+std::vector<Promise> promises(const Options& options, const Context& context, ExitCode& code) {
+  if (!options.check.empty() && !options.sha256.empty())
+    throw Error(Fault::Usage, "either --sha256 or --check, not both");
+  std::vector<Promise> out;
+  if (!options.check.empty()) {
+    out = from_list(options);
+  } else if (options.paths.empty()) {
+    throw Error(Fault::Usage, "no file is named").hint("'wtool help verify' shows the options");
+  } else if (options.sha256.empty()) {
+    throw nothing_to_compare(options.paths[0], "no digest is given")
+        .hint("--sha256=HEX, --sha256 for the digest beside the file, or -c LIST");
+  } else if (options.sha256 != kBeside) {
+    out = from_digest(options);
+  } else {
+    out = find_beside_all(options, context, code);
+  }
+  if (out.empty() && code == ExitCode::Ok)
+    throw nothing_to_compare(options.check.empty() ? options.paths[0] : options.check,
+                             "the list is empty");
+  return out;
+}
+
+// Why the tensor in the file is not the one that was promised; empty if it is.
+std::string difference(const TensorDigest& want, const Catalog& catalog, const RunOptions& run) {
+  const TensorEntry* entry = catalog.find(want.name);
+  if (!entry) return "is not there any more";
+  if (name_of(entry->dtype) != want.dtype || !std::ranges::equal(entry->shape, want.shape))
+    return fmt::format("is {} {}, but was {} {}", name_of(entry->dtype), to_text(entry->shape),
+                       want.dtype, to_text(want.shape));
+  const Sha256 found = sha256_of({catalog.extent(*entry)}, run).at(0);
+  if (found == want.digest) return {};
+  return fmt::format("differs: expected {}, found {}", want.digest.hex(), found.hex());
+}
+
+// The first tensor that differs, or that none does.
+void find_difference(Promise& p, const Context& context) {
+  if (p.tensors.empty()) return;
+  try {
+    Diagnostics faults;
+    const auto model = open_model(p.path, context.registry, {.alone = true, .void_as = {}}, faults);
+    RunOptions run = context.run;
+    run.progress = {};
+    for (const TensorDigest& want : p.tensors) {
+      p.difference = difference(want, model->catalog, run);
+      p.tensor = want.name;
+      if (!p.difference.empty()) return;
+    }
+    p.tensor.clear();
+    const std::size_t there = model->catalog.entries().size();
+    const std::size_t more = there - std::min(there, p.tensors.size());
+    p.difference = more > 0 ? fmt::format("all {} tensors are as promised, but {} were added",
+                                          p.tensors.size(), more)
+                            : fmt::format(
+                                  "all {} tensors are as promised: only the header or the "
+                                  "metadata differs",
+                                  p.tensors.size());
+  } catch (const Error& e) {
+    if (e.fault() == Fault::Cancelled) throw;
+    p.difference = fmt::format("cannot be opened any more: {}", e.what());
+  }
+}
+
+std::string_view word(Answer answer) {
+  switch (answer) {
+    case Answer::Ok: return "OK";
+    case Answer::Failed: return "FAILED";
+    case Answer::Missing: return "MISSING";
+    case Answer::Error: break;
+  }
+  return "ERROR";
+}
+
+void print(const Promise& p) {
+  const Style style = p.answer == Answer::Ok ? Style::Green : Style::Red;
+  std::string text = fmt::format("{}: {}", printable(p.name), paint(style, word(p.answer)));
+  if (!p.source.empty()) text += fmt::format(" ({})", printable(p.source));
+  text += "\n";
+  if (p.answer == Answer::Failed) {
+    text += fmt::format("  expected {}\n  found    {}\n", p.expected.hex(), p.found.hex());
+    if (p.bytes && *p.bytes != p.found_bytes)
+      text += fmt::format("  {} bytes instead of {}\n", p.found_bytes, *p.bytes);
+    if (!p.tensor.empty())
+      text += fmt::format("  tensor {} {}\n", wtool::quoted(p.tensor), p.difference);
+    else if (!p.difference.empty())
+      text += fmt::format("  {}\n", printable(p.difference));
+  }
+  out(text);
+}
+
+void write_json(const Options& options, const std::vector<Promise>& all, ExitCode code) {
+  JsonWriter w(out);
+  w.begin_object();
+  w.member("schema", "wtool.verify/1");
+  w.member("ok", code == ExitCode::Ok);
+  w.key("inputs");
+  w.begin_array();
+  for (const std::string& p : options.paths) w.value(p);
+  w.end_array();
+  w.key("files");
+  w.begin_array();
+  for (const Promise& p : all) {
+    w.begin_object();
+    w.name_member("file", p.name);
+    w.member("result", lower(word(p.answer)));
+    w.name_member("source", p.source);
+    w.member("expected", p.expected.hex());
+    if (p.answer == Answer::Ok || p.answer == Answer::Failed) w.member("found", p.found.hex());
+    if (p.answer == Answer::Error) w.member("error", p.fault);
+    if (!p.tensor.empty()) w.name_member("tensor", p.tensor);
+    if (!p.difference.empty()) w.member("difference", p.difference);
+    w.end_object();
+  }
+  w.end_array();
+  w.end_object();
+}
+
+// Reads the files; tells each result in order.
+ExitCode compare(std::vector<Promise>& all, const Context& context) {
+  ExitCode code = ExitCode::Ok;
+  std::vector<SourcePtr> open(all.size());
+  DigestJob job;
+  job.count = all.size();
+  std::error_code ignored;
+  for (const Promise& p : all)
+    if (fs::is_regular_file(p.path, ignored)) job.total_bytes += fs::file_size(p.path, ignored);
+  job.extent = [&](std::size_t i) -> Extent {
+    Promise& p = all[i];
+    open[i] = p.path == "-" ? from_stdin() : open_file(p.path);
+    return {open[i], 0, p.found_bytes = open[i]->size()};
   };
+  job.take = [&](std::size_t i, const Sha256* digest, const Error* error) {
+    Promise& p = all[i];
+    if (digest) {
+      p.found = *digest;
+      p.answer = p.found == p.expected ? Answer::Ok : Answer::Failed;
+      if (p.answer == Answer::Failed) find_difference(p, context);
+      code = worst(code, p.answer == Answer::Ok ? ExitCode::Ok : ExitCode::No);
+    } else if (error->fault() == Fault::Io && !p.source.empty() && !exists(p.path)) {
+      p.answer = Answer::Missing;
+      code = worst(code, ExitCode::No);
+    } else {
+      p.answer = Answer::Error;
+      p.fault = error->what();
+      print_error(*error, context.common->json);
+      code = worst(code, exit_code_of(error->fault()));
+    }
+    open[i].reset();
+    if (!context.common->json) print(p);
+  };
+  Progress progress(*context.common, "verify", "bytes");
+  RunOptions run = context.run;
+  run.progress = progress.callback();
+  sha256_each(job, run);
+  return code;
+}
+
+ExitCode run(const Options& options, const Context& context) {
+  ExitCode code = ExitCode::Ok;
+  std::vector<Promise> all = promises(options, context, code);
+  code = worst(code, compare(all, context));
+  if (context.common->json) write_json(options, all, code);
+  return code;
+}
+
+Action bind(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  app.add_option("PATH", options->paths, "what to verify; with -c: all that is listed");
+  // A flag, because a flag takes a value only after '=' and so never swallows PATH.
+  app.add_flag(fmt::format("--sha256{{{}}}", kBeside), options->sha256,
+               "compare with =HEX; without it, with PATH.sha256 or SHA256SUMS beside it")
+      ->option_text("[=HEX]");
+  app.add_option("-c,--check", options->check,
+                 "a list: sha256sum's, or a manifest of 'wtool digest --per-tensor'")
+      ->option_text("LIST");
+  return [options](const Context& context) { return run(*options, context); };
 }
 
 }  // namespace

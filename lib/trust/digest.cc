@@ -10,6 +10,7 @@
 #include <system_error>
 #include <thread>
 
+#include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
@@ -272,6 +273,94 @@ std::vector<Sha256> sha256_of(const std::vector<Extent>& extents, const RunOptio
     out[i] = *digest;
   };
   sha256_each(job, options);
+  return out;
+}
+
+std::string checksum_line(std::string_view name, const Sha256& digest) {
+  std::string escaped;
+  for (const char c : name) {
+    if (c == '\\')
+      escaped += "\\\\";
+    else if (c == '\n')
+      escaped += "\\n";
+    else if (c == '\r')
+      escaped += "\\r";
+    else
+      escaped += c;
+  }
+  return (escaped.size() == name.size() ? "" : "\\") + digest.hex() + "  " + escaped + "\n";
+}
+
+namespace {
+
+// Undoes the escapes of a line that began with a backslash; nullopt if there is an unknown one.
+std::optional<std::string> unescaped(std::string_view name) {
+  std::string out;
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    if (name[i] != '\\') {
+      out += name[i];
+      continue;
+    }
+    if (++i == name.size()) return std::nullopt;
+    if (name[i] == '\\')
+      out += '\\';
+    else if (name[i] == 'n')
+      out += '\n';
+    else if (name[i] == 'r')
+      out += '\r';
+    else
+      return std::nullopt;
+  }
+  return out;
+}
+
+// "HEX  name", "HEX *name", "SHA256 (name) = HEX", or "HEX" with an empty name.
+std::optional<Checksum> parse_line(std::string_view line) {
+  constexpr std::size_t kHex = 64;
+  const bool escapes = line.starts_with('\\');
+  if (escapes) line.remove_prefix(1);
+  std::string_view name, hex;
+  if (line.starts_with("SHA256 (")) {
+    const auto end = line.rfind(") = ");
+    if (end == std::string_view::npos || end <= 8) return std::nullopt;
+    name = line.substr(8, end - 8);
+    hex = line.substr(end + 4);
+  } else {
+    hex = line.substr(0, kHex);
+    name = line.substr(hex.size());
+    const bool named = name.starts_with("  ") || name.starts_with(" *");
+    if ((named && name.size() == 2) || (!named && !name.empty())) return std::nullopt;
+    if (named) name.remove_prefix(2);
+  }
+  const auto digest = parse_sha256(hex);
+  const auto plain = escapes ? unescaped(name) : std::string(name);
+  if (!digest || !plain) return std::nullopt;
+  return Checksum{*plain, *digest, 0};
+}
+
+}  // namespace
+
+std::vector<Checksum> parse_checksums(std::string_view text, std::string_view where) {
+  std::vector<Checksum> out;
+  const auto malformed = [&](std::size_t line) {
+    return Error(Fault::BadFile, "is no checksum: 64 hexadecimal digits, two blanks, a name")
+        .in(fmt::format("line {}", line))
+        .in(where);
+  };
+  std::size_t nameless = 0;
+  for (std::size_t number = 1; !text.empty(); ++number) {
+    const auto end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.empty() || line.starts_with('#')) continue;
+    auto one = parse_line(line);
+    if (!one) throw malformed(number);
+    one->line = number;
+    if (one->name.empty()) nameless = number;
+    out.push_back(std::move(*one));
+  }
+  if (nameless != 0 && out.size() > 1) throw malformed(nameless);
   return out;
 }
 

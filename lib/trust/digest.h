@@ -51,6 +51,20 @@ struct DigestJob {
 };
 void sha256_each(const DigestJob& job, const RunOptions& options);  // throws only Cancelled
 
+// One line of sha256sum's form, with its escapes: a name with a backslash or a line break in it is
+// escaped, and the line begins with a backslash.
+std::string checksum_line(std::string_view name, const Sha256& digest);
+
+struct Checksum {
+  std::string name;  // empty: a digest alone, as some put beside a file
+  Sha256 digest;
+  std::size_t line = 0;
+};
+// A list in sha256sum's form, or its --tag form; empty lines and those that begin with '#' are
+// passed over. A digest alone is taken if it is all there is. Throws BadFile with the line's
+// number.
+std::vector<Checksum> parse_checksums(std::string_view text, std::string_view where);
+
 std::string openssl_version();  // for --version
 
 }  // namespace wtool

@@ -143,4 +143,51 @@ TEST_CASE("digest: a signal cancels in the middle of a file", "[digest]") {
   }
 }
 
+TEST_CASE("digest: names are escaped as sha256sum does it", "[digest]") {
+  // What GNU coreutils 9.1 prints for an empty file of each name.
+  const Sha256 empty = sha256({});
+  const std::string hex(kEmpty);
+  CHECK(checksum_line("plain name", empty) == hex + "  plain name\n");
+  CHECK(checksum_line("a\nb", empty) == "\\" + hex + "  a\\nb\n");
+  CHECK(checksum_line("a\\b", empty) == "\\" + hex + "  a\\\\b\n");
+  for (const char* name : {"plain", "a\nb", "a\\b", "\\", "a\\nb", " x", "*x", "a\rb"}) {
+    const auto back = parse_checksums(checksum_line(name, empty), "list");
+    REQUIRE(back.size() == 1);
+    CHECK(back[0].name == name);
+    CHECK(back[0].digest == empty);
+  }
+}
+
+TEST_CASE("digest: lists in all of sha256sum's forms are read", "[digest]") {
+  const std::string hex(kAbc);
+  const auto list = parse_checksums("# made by hand\n" + hex + "  a\r\n\n" + hex +
+                                        " *b\nSHA256 (c) d) = " + hex + "\n" + hex + "  last",
+                                    "list");
+  REQUIRE(list.size() == 4);
+  CHECK(list[0].name == "a");
+  CHECK(list[1].name == "b");
+  CHECK(list[2].name == "c) d");
+  CHECK(list[3].name == "last");
+  CHECK(list[3].line == 6);
+  CHECK(parse_checksums(hex + "\n", "x").at(0).name.empty());
+  CHECK(parse_checksums("", "x").empty());
+}
+
+TEST_CASE("digest: a malformed line is named by its number", "[digest]") {
+  const std::string hex(kAbc);
+  for (const std::string& bad :
+       {hex.substr(1) + "  a", hex + " a", hex + "  ", hex + "a", "x" + hex.substr(1) + "  a",
+        "\\" + hex + "  a\\x", "\\" + hex + "  a\\", std::string("SHA256 (a) = 12"),
+        std::string("<html>"), hex}) {
+    INFO(bad);
+    try {
+      parse_checksums(hex + "  good\n" + bad + "\n", "SHA256SUMS");
+      FAIL("accepted");
+    } catch (const Error& e) {
+      CHECK(e.fault() == Fault::BadFile);
+      CHECK(e.where() == "SHA256SUMS: line 2");
+    }
+  }
+}
+
 }  // namespace wtool
