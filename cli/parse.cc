@@ -77,6 +77,15 @@ Action print_action(std::string (*text)()) {
   };
 }
 
+// "--sha256=$HEX" with an empty HEX must not pass for "--sha256".
+void refuse_empty_values(int argc, const char* const* argv) {
+  for (int i = 2; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    const std::string_view arg = argv[i];
+    if (arg.starts_with("--") && arg.find('=') == arg.size() - 1)
+      throw Error(Fault::Usage, fmt::format("{} has no value after '='", wtool::quoted(arg)));
+  }
+}
+
 // `wtool --version --json`: the options that need no command.
 void parse_without_command(int argc, const char* const* argv, Invocation& invocation) {
   for (int i = 1; i < argc; ++i) {
@@ -134,6 +143,7 @@ std::unique_ptr<CLI::App> make_app(const Command& command, Common& common, Actio
 void parse(int argc, const char* const* argv, Invocation& invocation) {
   if (argc < 2 || argv[1][0] == '-') return parse_without_command(argc, argv, invocation);
   const Command& command = find_command(argv[1]);
+  refuse_empty_values(argc, argv);
   invocation.app = make_app(command, invocation.common, &invocation.action);
   try {
     invocation.app->parse(argc - 1, argv + 1);
