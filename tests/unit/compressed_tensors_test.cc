@@ -696,6 +696,12 @@ TEST_CASE("compressed-tensors: without a config the shapes decide, where they ca
     const float scale = values_of(*tensor, tensor->whole())[0] / (0x34 - 128);
     CHECK(scale == Approx(0.7470588));  // 0x3F3F3F3F
   }
+  {  // 10 codes of 3 bits to a word, as older releases packed them: no fault, but not read.
+    const auto model = Packed{.words = {2, 7}, .scales = {2, 1}}.build();
+    Diagnostics faults;
+    CHECK(kCompressedTensors.recognise(*model, faults).empty());
+    CHECK(faults.notes().size() == 1);
+  }
   {  // One shard alone: the scale is in another.
     const auto model = Packed{.with_scale = false, .config = ""}.build();
     Diagnostics faults;

@@ -439,6 +439,14 @@ void unpack_codes(Bytes words, unsigned bits, std::uint64_t first,
       out[i] = static_cast<std::int8_t>(static_cast<int>(words[first + i]) - half);
     return;
   }
+  if (bits == 4) {
+    for (std::uint64_t i = 0; i < out.size(); ++i) {
+      const auto pair = static_cast<unsigned>(words[(first + i) / 2]);
+      out[i] =
+          static_cast<std::int8_t>(static_cast<int>(pair >> ((first + i) % 2 * 4) & 15) - half);
+    }
+    return;
+  }
   for (std::size_t i = 0; i < out.size(); ++i)
     out[i] =
         static_cast<std::int8_t>(static_cast<int>(packed_field(words, bits, first + i)) - half);
