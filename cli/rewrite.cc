@@ -1,1 +1,524 @@
-namespace wtool {}
+#include "cli/rewrite.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <unordered_map>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/json.h"
+#include "cli/terminal.h"
+#include "lib/base/error.h"
+#include "lib/base/text.h"
+#include "lib/numeric/drift.h"
+#include "lib/numeric/steps.h"
+
+namespace wtool {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string name_without(std::string_view name, std::string_view suffix) {
+  if (name.ends_with(suffix)) name.remove_suffix(suffix.size());
+  return std::string(name);
+}
+
+// What the files of the output are called before "-00001-of-00003": as in the input.
+std::string stem_of(const Model& model, const Format& format) {
+  if (!model.index_name.empty()) return name_without(model.index_name, ".safetensors.index.json");
+  if (format.one_tensor || model.catalog.sources().empty() || model.catalog.format == "npy")
+    return "model";
+  std::string name = model.catalog.sources()[0]->name();
+  name = name.substr(name.rfind('/') + 1);
+  name = name.substr(0, name.rfind('.'));
+  // "-00001-of-00003"
+  const auto digits = [&](std::size_t at, std::size_t n) {
+    return name.find_first_not_of("0123456789", at) >= at + n;
+  };
+  if (name.size() > 15 && name[name.size() - 15] == '-' && digits(name.size() - 14, 5) &&
+      name.compare(name.size() - 9, 4, "-of-") == 0 && digits(name.size() - 5, 5))
+    name.resize(name.size() - 15);
+  return name.empty() || name == "-" ? "model" : name;
+}
+
+// --- Names and files ---------------------------------------------------------------------------
+
+void check_names(const Job& job, const std::vector<OutTensor>& outputs) {
+  std::unordered_map<std::string_view, std::size_t> seen;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const auto [other, fresh] = seen.emplace(outputs[i].name, i);
+    if (!fresh)
+      throw Error(Fault::Usage,
+                  fmt::format("two tensors would be named {}", quoted(outputs[i].name)))
+          .in(job.to.path)
+          .hint("--rename rules may not make names collide");
+  }
+  const auto unused = job.rename->unused();
+  if (!unused.empty())
+    throw Error(Fault::Usage, fmt::format("--rename {} changes no name", quoted(unused[0])))
+        .hint("'wtool inspect --list' shows the names");
+}
+
+struct Cut {
+  std::vector<std::size_t> counts;  // outputs in each file
+};
+
+// A header's share of a tensor, generously: so that shards stay below the size asked for.
+std::uint64_t weight_of(const OutTensor& t) {
+  return t.bytes() + t.name.size() * 2 + 256;
+}
+
+Cut cut_by_size(const Job& job, std::span<const OutTensor> outputs, std::uint64_t limit) {
+  Cut cut;
+  std::uint64_t room = 0;
+  std::size_t at = 0;
+  for (const Fate& f : job.fates) {  // what belongs together stays in one file
+    std::uint64_t need = 0;
+    for (std::size_t i = 0; i < f.outputs; ++i) need += weight_of(outputs[at + i]);
+    at += f.outputs;
+    if (cut.counts.empty() || need > room) {
+      cut.counts.push_back(0);
+      room = limit;
+    }
+    cut.counts.back() += f.outputs;
+    room -= std::min(room, need);
+  }
+  return cut;
+}
+
+Cut cut_as_input(const Job& job) {
+  Cut cut;
+  std::optional<std::uint32_t> last;
+  for (const Fate& f : job.fates) {
+    if (last != f.input_file) cut.counts.push_back(0);
+    last = f.input_file;
+    cut.counts.back() += f.outputs;
+  }
+  return cut;
+}
+
+Cut cut_files(const Job& job, const RewriteOptions& o, std::span<const OutTensor> outputs) {
+  const std::size_t all = outputs.size();
+  const bool folder = job.to.kind == OutputSet::Kind::Folder;
+  if (job.to.format->one_tensor) {
+    if (folder) return {std::vector<std::size_t>(all, 1)};
+    if (all != 1)
+      throw Error(Fault::Usage, fmt::format("an NPY file holds one tensor, but there are {}", all))
+          .in(job.to.path)
+          .hint("write to a folder (-o NAME/), or pick one with -t");
+    return {{1}};
+  }
+  if (!o.shard_size.empty()) {
+    const auto limit = parse_size(o.shard_size);
+    if (!limit || *limit == 0)
+      throw Error(Fault::Usage, fmt::format("--shard-size {} is no size", quoted(o.shard_size)))
+          .hint("such as 5GB (decimal) or 5GiB (binary)");
+    if (!folder) throw Error(Fault::Usage, "shards need a folder").in(job.to.path).hint("-o NAME/");
+    if (!job.to.format->shard_name)
+      throw Error(Fault::Usage, fmt::format("{} cannot be split", job.to.format->name));
+    Cut cut = cut_by_size(job, outputs, *limit);
+    if (cut.counts.empty()) cut.counts.push_back(0);
+    return cut;
+  }
+  if (folder && !o.single && job.to.format->shard_name && job.model->catalog.sources().size() > 1 &&
+      job.model->catalog.format != "npy") {
+    Cut cut = cut_as_input(job);
+    if (cut.counts.size() > 1) return cut;
+  }
+  return {{all}};
+}
+
+// A file name made of a tensor name may not lead anywhere else.
+std::string file_name_for(const std::string& tensor, const Format& format) {
+  if (const auto why = unsafe_path(tensor))
+    throw Error(Fault::Usage, fmt::format("cannot be a file name: {}", *why))
+        .in(fmt::format("tensor {}", quoted(tensor)))
+        .hint("--rename gives it another name");
+  return tensor + std::string(format.suffixes[0]);
+}
+
+void set_files(Job& job, const RewriteOptions& o, const std::vector<OutTensor>& outputs) {
+  const Format& format = *job.to.format;
+  const Cut cut = cut_files(job, o, outputs);
+  const std::string stem = stem_of(*job.model, format);
+  const std::size_t n = cut.counts.size();
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    OutFile file{.name = "", .format = &format, .meta = {}, .tensors = cut.counts[i]};
+    if (format.one_tensor)
+      file.name = job.to.kind == OutputSet::Kind::Folder ? file_name_for(outputs[at].name, format)
+                                                         : job.to.path;
+    else
+      file.name = n > 1 ? format.shard_name(stem, i, n) : stem + std::string(format.suffixes[0]);
+    if (!format.one_tensor)
+      file.meta =
+          n > 1 && format.shard_meta ? format.shard_meta(job.meta, i, n, outputs.size()) : job.meta;
+    at += cut.counts[i];
+    job.plan.files.push_back(std::move(file));
+  }
+  if (n > 1 && format.index)
+    if (auto index = format.index(stem, job.plan.files, outputs))
+      job.side.push_back(std::move(*index));
+  if (format.one_tensor && !job.meta.empty()) {
+    if (job.to.kind != OutputSet::Kind::Folder)
+      throw Error(Fault::Usage,
+                  fmt::format("an NPY file has no place for {} metadata keys (first {})",
+                              job.meta.size(), quoted(job.meta.begin()->key)))
+          .in(job.to.path)
+          .hint("write to a folder (-o NAME/), or --drop-metadata");
+    job.side.push_back(metadata_file(job.meta));
+    job.remarks.push_back(
+        fmt::format("metadata: {} keys kept in {}", job.meta.size(), kMetadataFile));
+  }
+  if (format.refuses_meta)
+    if (const auto why = format.refuses_meta(job.meta))
+      throw Error(Fault::Usage, *why).in(job.to.path).hint("--unset KEY drops one");
+}
+
+void set_endian(Job& job, const RewriteOptions& o) {
+  std::string endian = o.endian;
+  if (!endian.empty() && endian != "little" && endian != "big")
+    throw Error(Fault::Usage, fmt::format("unknown byte order {}", quoted(endian)))
+        .hint("little or big");
+  const auto entries = job.model->catalog.entries();
+  if (endian.empty() && job.to.format->name == job.model->catalog.format && !entries.empty() &&
+      std::ranges::all_of(entries, &TensorEntry::big_endian))
+    endian = "big";  // a copy keeps what it was
+  if (endian != "big") return;
+  if (job.to.format->name == "safetensors")
+    throw Error(Fault::Usage, "safetensors files are always little-endian").in(job.to.path);
+  for (const auto& s : job.plan.steps) s->set_big_endian();
+}
+
+// --- Judging -----------------------------------------------------------------------------------
+
+double number_in(const Cell& cell) {
+  if (const auto* d = std::get_if<double>(&cell)) return *d;
+  if (const auto* u = std::get_if<std::uint64_t>(&cell)) return static_cast<double>(*u);
+  return std::nan("");
+}
+std::uint64_t count_in(const Row& row, std::string_view column) {
+  const Cell* cell = row.find(column);
+  const auto* n = cell ? std::get_if<std::uint64_t>(cell) : nullptr;
+  return n ? *n : 0;
+}
+
+const Fate* fate_of(const Job& job, std::string_view name) {
+  const auto it = std::ranges::find(job.fates, name, &Fate::name);
+  return it == job.fates.end() ? nullptr : &*it;
+}
+
+// "[3, 17]": where a flat index lies.
+std::string index_text(std::uint64_t flat, const Shape& shape) {
+  std::vector<std::uint64_t> at(shape.size());
+  for (std::size_t d = shape.size(); d-- > 0;) {
+    at[d] = shape[d] ? flat % shape[d] : 0;
+    flat = shape[d] ? flat / shape[d] : 0;
+  }
+  return to_text(at);
+}
+
+// What only values show. Throws BadFile: nothing is committed.
+void judge_values(const Job& job, const Report& report, bool saturate) {
+  std::string first;
+  std::size_t tensors = 0;
+  bool non_finite = false;
+  for (const Row& row : report.rows) {
+    const std::uint64_t bad = count_in(row, kNonFinite.name);
+    const std::uint64_t over = saturate ? 0 : count_in(row, kOverflows.name);
+    if (bad + over == 0) continue;
+    ++tensors;
+    if (tensors > 20) continue;
+    non_finite |= bad > 0;
+    const Fate* fate = fate_of(job, row.tensor);
+    const std::uint64_t at = count_in(row, kFirstBad.name);
+    const std::string what =
+        bad > 0 ? fmt::format("{} NaN or infinite values", bad)
+                : fmt::format("{} of {} values do not fit {}", over, fate ? fate->elements : 0,
+                              fate ? fate->to : "the type");
+    first += fmt::format("{}tensor {}: {}, the first at {} (element {})", first.empty() ? "" : "; ",
+                         quoted(row.tensor), what, fate ? index_text(at, fate->shape) : "?", at);
+  }
+  if (tensors == 0) return;
+  if (tensors > 20) first += fmt::format("; and {} tensors more", tensors - 20);
+  throw Error(Fault::BadFile, first + "; nothing was written")
+      .in(job.model->path)
+      .hint(non_finite ? "-T 'NAME=keep' leaves a tensor as it is"
+                       : "--saturate writes the largest value instead");
+}
+
+bool holds(double value, const std::string& op, double limit) {
+  if (op == "<=") return value <= limit;
+  if (op == "<") return value < limit;
+  if (op == ">=") return value >= limit;
+  return value > limit;
+}
+
+Outcome::GateResult judge_gate(const Gate& gate, const Report& report) {
+  Outcome::GateResult out{&gate, 0, "", true};
+  double sum = 0;
+  std::size_t n = 0;
+  for (const Row& row : report.rows) {
+    const Cell* cell = row.find(gate.metric);
+    if (!cell) continue;
+    const double v = number_in(*cell);
+    if (n == 0 || (gate.fold == "max" ? v > out.value : gate.fold == "min" && v < out.value)) {
+      out.value = v;
+      out.tensor = row.tensor;
+    }
+    sum += v;
+    ++n;
+  }
+  if (gate.fold == "mean") {
+    out.value = n ? sum / static_cast<double>(n) : 0;
+    out.tensor.clear();
+  }
+  out.passed = n == 0 || holds(out.value, gate.op, gate.limit);
+  return out;
+}
+
+OutputSet::Existing existing(const RewriteOptions& o) {
+  return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
+}
+
+void write_json_report(const Outcome& outcome, const RewriteOptions& o, const Context& context) {
+  if (!o.output.report.empty()) {
+    std::string text;
+    write_outcome_json(outcome, [&](std::string_view s) { text += s; });
+    OutputSet file(o.output.report, OutputSet::Kind::File, OutputSet::Existing::Replace);
+    file.write_at(file.create("report", text.size()), 0, as_bytes(text));
+    file.commit();
+  }
+  if (context.common->json) write_outcome_json(outcome, out);
+}
+
+}  // namespace
+
+void add_rewrite_options(CLI::App& app, RewriteOptions& o) {
+  add_input_options(app, o.input);
+  add_output_options(app, o.output);
+  add_select_options(app, o.select);
+  app.add_option("--to", o.to, "format to write: safetensors, gguf, npy")->option_text("FORMAT");
+  app.add_option("--shard-size", o.shard_size, "cut into files of at most SIZE (5GB, 5GiB)")
+      ->option_text("SIZE");
+  app.add_flag("--single", o.single, "one file, however many the input has");
+  app.add_option("--rename", o.rename, "rename tensors: regular expression A to B (\\1 is a group)")
+      ->option_text("A=B")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--set", o.set, "set a metadata key; KEY:u32=5 gives the type")
+      ->option_text("KEY[:TYPE]=VALUE")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--set-file", o.set_file, "set a metadata string from a file")
+      ->option_text("KEY=FILE")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--unset", o.unset, "remove a metadata key")
+      ->option_text("KEY")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_flag("--drop-metadata", o.drop_metadata, "start without the input's metadata");
+  app.add_option("--endian", o.endian, "byte order of GGUF and NPY: little, big")
+      ->option_text("ORDER");
+}
+
+Job prepare(const RewriteOptions& o, const Context& context, std::string_view label,
+            const Format* prefer) {
+  Job job;
+  job.model = open_input(o.input, context);
+  const Model& model = *job.model;
+  job.chosen.assign(model.tensors.size(), false);
+  for (const std::uint32_t i : selected(model, o.select)) job.chosen[i] = true;
+  job.owner.assign(model.catalog.entries().size(), 0);
+  for (std::uint32_t i = 0; i < model.tensors.size(); ++i)
+    for (const std::uint32_t p : model.parts_of(model.tensors[i])) job.owner[p] = i;
+  const bool unwanted = context.registry.format(model.catalog.format).one_tensor;
+  job.to = destination(o.output, o.to, model, context.registry, label, unwanted ? prefer : nullptr);
+  if (!job.to.format->layout)
+    throw Error(Fault::Usage, "can be read but not written").in(std::string(job.to.format->name));
+  job.rename = std::make_shared<Renamer>(o.rename);
+  const SideFile* kept_meta =
+      model.catalog.format == "npy" ? model.side_file(kMetadataFile) : nullptr;
+  if (!o.drop_metadata) {
+    job.meta = model.catalog.meta;
+    if (kept_meta) job.meta = read_metadata_file(*kept_meta);
+  }
+  edit_metadata(job.meta, o, job.to.format->name != "safetensors");
+  if (job.to.kind == OutputSet::Kind::Folder && model.is_folder) {
+    for (const SideFile& s : model.side)
+      if (&s != kept_meta) job.side.push_back(s);
+    for (const std::string& line : model.left_out) job.remarks.push_back("not copied: " + line);
+  }
+  return job;
+}
+
+void add_copy(Job& job, const TensorEntry& entry, std::string why, bool kept) {
+  const Model& model = *job.model;
+  const LogicalTensor& logical = model.tensors[job.owner[model.catalog.index_of(entry)]];
+  const TensorPtr values = logical.count == 1 ? model.open(logical) : stored(model.catalog, entry);
+  const TensorPtr from =
+      logical.count == 1 && values->bytes() == entry.bytes ? values : stored(model.catalog, entry);
+  Fate fate{.name = (*job.rename)(entry.name),
+            .shape = from->shape(),
+            .from = std::string(name_of(from->dtype())),
+            .to = std::string(name_of(from->dtype())),
+            .why = std::move(why),
+            .kept = kept,
+            .elements = from->elements(),
+            .bytes_in = entry.bytes,
+            .bytes_out = entry.bytes,
+            .input_file = entry.source,
+            .outputs = 1};
+  job.plan.steps.push_back(copy_step(fate.name, from));
+  job.fates.push_back(std::move(fate));
+}
+
+void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before, std::string to,
+                 std::string why) {
+  const Model& model = *job.model;
+  Fate fate{.name = (*job.rename)(tensor.name),
+            .shape = Shape(tensor.shape.begin(), tensor.shape.end()),
+            .from = tensor.count == 1 ? std::string(name_of(model.part(tensor, 0).dtype))
+                                      : std::string("quantized"),
+            .to = std::move(to),
+            .why = std::move(why),
+            .encoded = true,
+            .elements = element_count(tensor.shape).value_or(0),
+            .bytes_in = model.stored_bytes(tensor),
+            .input_file = model.part(tensor, 0).source};
+  for (std::size_t s = steps_before; s < job.plan.steps.size(); ++s)
+    for (const OutTensor& t : job.plan.steps[s]->outputs()) {
+      fate.bytes_out += t.bytes();
+      ++fate.outputs;
+    }
+  job.fates.push_back(std::move(fate));
+}
+
+Gate parse_gate(const std::string& text) {
+  static constexpr std::string_view kMetrics[] = {"rel_rmse",  "sqnr_db", "max_error",
+                                                  "max_steps", "cos",     "clipped"};
+  const auto malformed = [&](std::string why, std::string hint) -> Error {
+    return Error(Fault::Usage, fmt::format("--gate {}: {}", quoted(text), why))
+        .hint(std::move(hint));
+  };
+  std::string s;
+  for (const char c : text)
+    if (c != ' ') s += c;
+  Gate gate{.text = text, .fold = {}, .metric = {}, .op = {}};
+  const auto open = s.find('('), close = s.find(')');
+  const std::string kHint = "such as 'max(rel_rmse) <= 0.01'; folds are max, min, mean";
+  if (open == std::string::npos || close == std::string::npos || close < open)
+    throw malformed("not of the form FOLD(METRIC) <= NUMBER", kHint);
+  gate.fold = s.substr(0, open);
+  gate.metric = s.substr(open + 1, close - open - 1);
+  std::size_t at = close + 1;
+  while (at < s.size() && (s[at] == '<' || s[at] == '>' || s[at] == '=')) gate.op += s[at++];
+  if (gate.fold != "max" && gate.fold != "min" && gate.fold != "mean")
+    throw malformed(fmt::format("unknown fold {}", quoted(gate.fold)), kHint);
+  if (gate.op != "<=" && gate.op != "<" && gate.op != ">=" && gate.op != ">")
+    throw malformed(fmt::format("unknown comparison {}", quoted(gate.op)), kHint);
+  if (std::ranges::find(kMetrics, gate.metric) == std::end(kMetrics)) {
+    const auto near = nearest(gate.metric, kMetrics);
+    throw malformed(fmt::format("unknown metric {}", quoted(gate.metric)),
+                    near.empty() ? fmt::format("metrics are {}", fmt::join(kMetrics, ", "))
+                                 : fmt::format("did you mean {}?", quoted(near)));
+  }
+  const char* first = s.data() + at;
+  const auto [end, code] = std::from_chars(first, s.data() + s.size(), gate.limit);
+  if (code != std::errc() || end != s.data() + s.size() || first == end)
+    throw malformed("the limit is no number", kHint);
+  return gate;
+}
+
+bool set_in_config(Job& job, const std::string& key, const std::string& json_text) {
+  for (SideFile& s : job.side) {
+    if (s.name != "config.json") continue;
+    constexpr std::uint64_t kMost = std::uint64_t{64} << 20;
+    if (s.content->size() > kMost)
+      throw Error(Fault::BadFile,
+                  fmt::format("{} bytes are too many for a config", s.content->size()))
+          .in(s.content->name());
+    const Buffer bytes = read_all({s.content, 0, s.content->size()});
+    Json config = Json::parse(as_text(bytes), nullptr, false);
+    if (!config.is_object())
+      throw Error(Fault::BadFile, "is not a JSON object").in(s.content->name());
+    if (json_text.empty() && !config.erase(key)) return false;
+    if (!json_text.empty()) config[key] = Json::parse(json_text);
+    s.content = from_memory(s.content->name(), to_buffer(config.dump(2) + "\n"));
+    return true;
+  }
+  return false;
+}
+
+void follow_dtype(Job& job, DType to) {
+  const std::string_view name = to == DType::F16    ? "float16"
+                                : to == DType::BF16 ? "bfloat16"
+                                : to == DType::F32  ? "float32"
+                                : to == DType::F64  ? "float64"
+                                                    : "";
+  if (name.empty()) return;
+  for (const SideFile& s : job.side) {
+    if (s.name != "config.json" || s.content->size() > (std::uint64_t{64} << 20)) continue;
+    const Buffer bytes = read_all({s.content, 0, s.content->size()});
+    const Json config = Json::parse(as_text(bytes), nullptr, false);
+    if (!config.is_object()) return;
+    for (const char* key : {"torch_dtype", "dtype"}) {
+      if (!config.contains(key) || !config[key].is_string() || config[key] == name) continue;
+      job.remarks.push_back(
+          fmt::format("config.json: {} {} -> {}", key, config[key].get<std::string>(), name));
+      set_in_config(job, key, fmt::format("\"{}\"", name));
+    }
+    return;
+  }
+}
+
+ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const Finish& how) {
+  const bool to_stdout = job.to.kind == OutputSet::Kind::Stdout;
+  set_endian(job, o);
+  {
+    const std::vector<OutTensor> outputs = outputs_of(job.plan);
+    check_names(job, outputs);
+    set_files(job, o, outputs);
+  }
+  job.plan.side = job.side;
+  const Placement placement = place(job.plan);
+  if (o.output.dry_run) {
+    const Outcome plan{job, placement, {}, how, true, {}};
+    write_json_report(plan, o, context);
+    if (!context.common->json) print_outcome(plan, context.common->verbose);
+    return ExitCode::Ok;
+  }
+  if (to_stdout) set_out_to_stderr();
+  OutputSet outputs(job.to.path, job.to.kind, existing(o));
+  RunOptions run = context.run;
+  Progress progress(*context.common, std::string(how.verb), "units");
+  run.progress = progress.callback();
+  const Report report = execute(job.plan, run, &outputs);
+  progress.done();
+  judge_values(job, report, o.saturate);
+  Outcome outcome{job, placement, report, how, false, {}};
+  bool passed = true;
+  for (const Gate& g : how.gates) {
+    outcome.gates.push_back(judge_gate(g, report));
+    passed &= outcome.gates.back().passed;
+  }
+  if (passed) {
+    for (const SourcePtr& s : job.model->catalog.sources()) s->check_unchanged();
+    for (const SideFile& s : job.plan.side) s.content->check_unchanged();
+    outputs.commit();
+  }
+  write_json_report(outcome, o, context);
+  if (!context.common->json) print_outcome(outcome, context.common->verbose);
+  return passed ? ExitCode::Ok : ExitCode::No;
+}
+
+}  // namespace wtool

@@ -1,0 +1,118 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/common.h"
+#include "lib/engine/execute.h"
+#include "lib/model/plan.h"
+#include "lib/model/selector.h"
+
+namespace wtool {
+
+// What convert and quantize share: one streaming pass from a model to files.
+
+// Options about names, metadata, shards and byte order.
+struct RewriteOptions {
+  InputOptions input;
+  SelectOptions select;
+  OutputOptions output;
+  std::string to;                     // format by name; "": -o's suffix, else the input's
+  std::string shard_size;             // "5GB"
+  bool single = false;                // one file, whatever the input is
+  std::vector<std::string> rename;    // A=B
+  std::vector<std::string> set;       // KEY[:TYPE]=VALUE
+  std::vector<std::string> set_file;  // KEY=FILE
+  std::vector<std::string> unset;     // KEY
+  bool drop_metadata = false;
+  std::string endian;  // little, big
+  bool saturate = false;
+};
+void add_rewrite_options(CLI::App& app, RewriteOptions& options);
+
+// What happens to one logical tensor, or to one stored part of it that is copied.
+struct Fate {
+  std::string name;      // in the output; of a scheme's tensors, the logical name
+  Shape shape;           // of the values
+  std::string from, to;  // "bf16", "int8 g128"
+  std::string why;       // why it was kept or what it fell back to; "": as asked
+  bool encoded = false;  // its values were encoded anew
+  bool kept = false;     // it stays although the command is about changing it
+  std::uint64_t elements = 0, bytes_in = 0, bytes_out = 0;
+  std::uint32_t input_file = 0;  // index into the catalog's sources
+  std::size_t outputs = 0;       // how many of the plan's, consecutive
+};
+
+// A rewrite in the making: prepare() it, add the steps, finish() it.
+struct Job {
+  std::shared_ptr<const Model> model;
+  std::vector<bool> chosen;          // by logical tensor
+  std::vector<std::uint32_t> owner;  // the logical tensor of each catalog entry
+  Destination to;
+  std::shared_ptr<const Renamer> rename;
+  Metadata meta;  // of the output, edits done
+  Plan plan;
+  std::vector<Fate> fates;
+  std::vector<SideFile> side;        // of the output folder
+  std::vector<std::string> remarks;  // for people: what changed beside the tensors
+};
+// Opens, selects, decides where the result goes and edits the metadata. `prefer`: the format to
+// write when neither -o nor --to says one and the input is NPY; null: its own.
+Job prepare(const RewriteOptions& options, const Context& context, std::string_view label,
+            const Format* prefer = nullptr);
+
+// The stored bytes as they are, under the new name.
+void add_copy(Job& job, const TensorEntry& entry, std::string why = {}, bool kept = false);
+// What a scheme or a cast has appended to the plan since `steps_before`, as one tensor's fate.
+void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before, std::string to,
+                 std::string why = {});
+
+struct Gate {  // max(rel_rmse) <= 0.01
+  std::string text, fold, metric, op;
+  double limit = 0;
+};
+Gate parse_gate(const std::string& text);  // throws Usage
+
+struct Finish {
+  std::string_view verb;  // the command: names the JSON schema
+  std::vector<Gate> gates;
+  std::string quantization;  // quantization_config as JSON text, or ""
+};
+// Checks, cuts into files, then prints the plan (--dry-run), or runs it, judges the report and
+// commits.
+ExitCode finish(Job& job, const RewriteOptions& options, const Context& context, const Finish& how);
+
+// The folder's config.json: sets one top-level member from JSON text (removes it if the text is
+// empty) and keeps the rest as it is. False if there is no config.json, or nothing to remove.
+bool set_in_config(Job& job, const std::string& key, const std::string& json_text);
+// Follows a cast of the whole model: "torch_dtype" or "dtype" in config.json, if there.
+void follow_dtype(Job& job, DType to);
+
+// cli/metadata_edit.cc: applies --unset, --set, --set-file in this order.
+void edit_metadata(Metadata& meta, const RewriteOptions& options, bool typed);
+
+// cli/metadata_file.cc: the metadata of an NPY folder.
+inline constexpr std::string_view kMetadataFile = "wtool-metadata.json";
+SideFile metadata_file(const Metadata& meta);
+Metadata read_metadata_file(const SideFile& file);  // throws BadFile
+
+// cli/rewrite_report.cc
+struct Outcome {
+  const Job& job;
+  const Placement& placement;
+  const Report& report;
+  const Finish& how;
+  bool dry_run;
+  struct GateResult {
+    const Gate* gate;
+    double value;
+    std::string tensor;
+    bool passed;
+  };
+  std::vector<GateResult> gates;
+};
+void print_outcome(const Outcome& outcome, bool verbose);
+void write_outcome_json(const Outcome& outcome, std::function<void(std::string_view)> sink);
+
+}  // namespace wtool

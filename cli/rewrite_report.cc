@@ -1,0 +1,334 @@
+// What convert and quantize print: the plan, the outcome, as text and as JSON.
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "cli/json.h"
+#include "cli/rewrite.h"
+#include "cli/terminal.h"
+#include "lib/base/text.h"
+#include "lib/numeric/drift.h"
+
+namespace wtool {
+namespace {
+
+struct Totals {
+  std::uint64_t elements = 0, bytes_in = 0, bytes_out = 0;
+  std::size_t encoded = 0, kept = 0;
+};
+Totals totals_of(const Job& job) {
+  Totals t;
+  for (const Fate& f : job.fates) {
+    t.elements += f.elements;
+    t.bytes_in += f.bytes_in;
+    t.bytes_out += f.bytes_out;
+    t.encoded += f.encoded;
+    t.kept += f.kept;
+  }
+  return t;
+}
+
+double bits_per_weight(const Totals& t) {
+  return t.elements == 0 ? 0
+                         : 8 * static_cast<double>(t.bytes_out) / static_cast<double>(t.elements);
+}
+
+// "model.layers.7.mlp" and "model.layers.8.mlp" are one line of a list: digits become '*'.
+std::string folded(std::string_view name) {
+  std::string out;
+  for (std::size_t i = 0; i < name.size();) {
+    const auto end = std::min(name.find('.', i), name.size());
+    const std::string_view part = name.substr(i, end - i);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == part.npos;
+    out += number ? std::string_view("*") : part;
+    if (end < name.size()) out += '.';
+    i = end + 1;
+  }
+  return out;
+}
+
+struct Group {
+  std::string name, from, to, why;
+  Shape shape;
+  std::size_t count = 0;
+  std::uint64_t bytes_in = 0, bytes_out = 0;
+  bool several_shapes = false;
+};
+
+// Fates that say the same of tensors whose names differ in numbers only, in order of appearance.
+std::vector<Group> grouped(const Job& job, bool one_by_one) {
+  std::vector<Group> groups;
+  std::map<std::string, std::size_t> at;
+  for (std::size_t i = 0; i < job.fates.size(); ++i) {
+    const Fate& f = job.fates[i];
+    const std::string name = one_by_one ? f.name : folded(f.name);
+    const std::string key =
+        one_by_one ? std::to_string(i) : name + '\0' + f.from + '\0' + f.to + '\0' + f.why;
+    const auto [it, fresh] = at.emplace(key, groups.size());
+    if (fresh) groups.push_back({name, f.from, f.to, f.why, f.shape});
+    Group& g = groups[it->second];
+    if (g.count == 1 && name != f.name) g.name = name;
+    if (g.count == 0) g.name = f.name;
+    g.several_shapes |= g.shape != f.shape;
+    ++g.count;
+    g.bytes_in += f.bytes_in;
+    g.bytes_out += f.bytes_out;
+  }
+  return groups;
+}
+
+void print_fates(const Job& job, bool verbose) {
+  Table table({{"tensor"},
+               {"", true, 2},
+               {"shape", false, 4},
+               {"from", false, 1},
+               {"to"},
+               {"size", true, 3},
+               {"why", false, 0}});
+  for (const Group& g : grouped(job, verbose))
+    table.row({printable(g.name), g.count > 1 ? fmt::format("×{}", g.count) : "",
+               g.several_shapes ? "various" : to_text(g.shape), g.from, g.to,
+               human_bytes(g.bytes_out), g.why});
+  table.print(2);
+}
+
+// "65 norm, 1 embedding"
+std::string kept_reasons(const Job& job) {
+  std::vector<std::pair<std::string, std::size_t>> reasons;
+  for (const Fate& f : job.fates) {
+    if (!f.kept) continue;
+    const auto it = std::ranges::find(reasons, f.why, [](const auto& r) { return r.first; });
+    if (it == reasons.end())
+      reasons.emplace_back(f.why, 1);
+    else
+      ++it->second;
+  }
+  std::string text;
+  for (const auto& [why, n] : reasons)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", why, n);
+  return text;
+}
+
+// What did not become what was asked for: what stayed, and what fell back to smaller groups.
+void print_kept(const Job& job) {
+  Table table({{"kept or fallen back"}, {"", true, 2}, {"type", false, 1}, {"why"}});
+  Job only{.model = job.model,
+           .chosen = {},
+           .owner = {},
+           .to = job.to,
+           .rename = job.rename,
+           .meta = {},
+           .plan = {},
+           .fates = {},
+           .side = {},
+           .remarks = {}};
+  for (const Fate& f : job.fates)
+    if (f.kept || (f.encoded && !f.why.empty())) only.fates.push_back(f);
+  if (only.fates.empty()) return;
+  for (const Group& g : grouped(only, false))
+    table.row({printable(g.name), g.count > 1 ? fmt::format("×{}", g.count) : "", g.to, g.why});
+  table.print();
+}
+
+double metric(const Row& row, const Column& column) {
+  const Cell* cell = row.find(column.name);
+  if (!cell) return std::nan("");
+  if (const auto* d = std::get_if<double>(cell)) return *d;
+  return static_cast<double>(std::get<std::uint64_t>(*cell));
+}
+std::string bins(const Row& row) {
+  const Cell* cell = row.find(kErrorBins.name);
+  const auto* h = cell ? std::get_if<Histogram>(cell) : nullptr;
+  return h ? histogram_bar(*h) : "";
+}
+
+void print_errors(const Report& report, bool all) {
+  std::vector<const Row*> rows;
+  for (const Row& r : report.rows)
+    if (r.find(kRelRmse.name)) rows.push_back(&r);
+  if (rows.empty()) return;
+  std::ranges::stable_sort(rows, std::greater<>(),
+                           [](const Row* r) { return metric(*r, kRelRmse); });
+  constexpr std::size_t kShown = 10;
+  const std::size_t n = all ? rows.size() : std::min(kShown, rows.size());
+  Table table({{rows.size() > 1 ? "worst by relative error" : "relative error"},
+               {"rel_rmse", true},
+               {"SQNR dB", true, 2},
+               {"max|err|/step", true, 1},
+               {"cos", true, 3},
+               {"histogram of error", false, 4}});
+  for (const Row* r : std::span(rows).first(n))
+    table.row({printable(r->tensor), fmt::format("{:.3g}", metric(*r, kRelRmse)),
+               fmt::format("{:.1f}", metric(*r, kSqnr)),
+               r->find(kMaxSteps.name) ? fmt::format("{:.2f}", metric(*r, kMaxSteps)) : "",
+               fmt::format("{:.6f}", metric(*r, kCosine)), bins(*r)});
+  table.print();
+  if (n < rows.size())
+    out(fmt::format("  and {} more with smaller errors (-v lists all)\n", rows.size() - n));
+}
+
+void print_gates(const Outcome& o) {
+  for (const Outcome::GateResult& g : o.gates) {
+    out(fmt::format("gate {}: {}", g.gate->text,
+                    g.passed ? paint(Style::Green, "passed") : paint(Style::Red, "FAILED")));
+    out(g.tensor.empty() ? fmt::format(" ({:.4g})\n", g.value)
+                         : fmt::format(" {} {} ({:.4g})\n", g.passed ? "at worst" : "by",
+                                       printable(g.tensor), g.value));
+    if (g.passed) continue;
+    for (const Fate& f : o.job.fates)
+      if (f.name == g.tensor && f.bytes_in > f.bytes_out)
+        out(fmt::format("hint: -T '{}=keep' adds {}\n", printable(f.name),
+                        human_bytes(f.bytes_in - f.bytes_out)));
+  }
+}
+
+std::string summary_line(const Outcome& o) {
+  const Totals t = totals_of(o.job);
+  std::string text;
+  std::map<std::string, std::size_t> into;
+  for (const Fate& f : o.job.fates)
+    if (f.encoded) ++into[f.to];
+  for (const auto& [to, n] : into)
+    text += fmt::format("{}{} tensor{} to {}", text.empty() ? "" : ", ", n, n == 1 ? "" : "s", to);
+  const std::size_t copied = o.job.fates.size() - t.encoded - t.kept;
+  if (copied > 0) text += fmt::format("{}{} copied", text.empty() ? "" : ", ", copied);
+  if (t.kept > 0)
+    text += fmt::format("{}{} kept ({})", text.empty() ? "" : ", ", t.kept, kept_reasons(o.job));
+  text += fmt::format("   {} → {}   {:.2f} bits/weight", human_bytes(t.bytes_in),
+                      human_bytes(t.bytes_out), bits_per_weight(t));
+  return text;
+}
+
+void print_files(const Outcome& o) {
+  const Job& job = o.job;
+  const std::size_t n = job.plan.files.size();
+  const bool folder = job.to.kind == OutputSet::Kind::Folder;
+  out(fmt::format("{} {}: {}, {} bytes", o.dry_run ? "would write" : "wrote",
+                  printable(job.to.path), job.to.format->name, o.placement.total_bytes));
+  if (folder) out(fmt::format(" in {} file{}", n, n == 1 ? "" : "s"));
+  if (folder && !job.plan.side.empty()) out(fmt::format(" and {} beside", job.plan.side.size()));
+  out("\n");
+}
+
+void write_tensors(JsonWriter& w, const Outcome& o) {
+  // Rows follow the plan like fates do: walk both side by side.
+  std::size_t at = 0;
+  w.key("tensors");
+  w.begin_array();
+  for (const Fate& f : o.job.fates) {
+    w.begin_object();
+    w.name_member("name", f.name);
+    w.key("shape");
+    w.begin_array();
+    for (const std::uint64_t d : f.shape) w.value(d);
+    w.end_array();
+    w.member("from", std::string_view(f.from));
+    w.member("to", std::string_view(f.to));
+    w.member("encoded", f.encoded);
+    w.member("kept", f.kept);
+    if (!f.why.empty()) w.member("reason", std::string_view(f.why));
+    w.member("bytes_in", f.bytes_in);
+    w.member("bytes_out", f.bytes_out);
+    const auto rows = std::span(o.report.rows);
+    if (at < rows.size() && rows[at].tensor == f.name) {
+      for (const auto& [column, cell] : rows[at].cells) w.member(column->name, cell);
+      ++at;
+    }
+    w.end_object();
+  }
+  w.end_array();
+}
+
+void write_files(JsonWriter& w, const Outcome& o) {
+  w.key("files");
+  w.begin_array();
+  for (std::size_t i = 0; i < o.job.plan.files.size(); ++i) {
+    w.begin_object();
+    w.name_member("name", o.job.to.kind == OutputSet::Kind::Folder
+                              ? std::string_view(o.job.plan.files[i].name)
+                              : std::string_view(o.job.to.path));
+    w.member("bytes", o.placement.files[i].total_bytes);
+    w.end_object();
+  }
+  for (const SideFile& s : o.job.plan.side) {
+    w.begin_object();
+    w.name_member("name", s.name);
+    w.member("bytes", s.content->size());
+    w.end_object();
+  }
+  w.end_array();
+}
+
+}  // namespace
+
+void print_outcome(const Outcome& o, bool verbose) {
+  out(summary_line(o) + "\n");
+  if (o.dry_run)
+    print_fates(o.job, verbose);
+  else
+    print_kept(o.job);
+  print_errors(o.report, verbose);
+  if (!o.how.quantization.empty() && o.job.to.kind != OutputSet::Kind::Folder)
+    out(fmt::format("quantization_config (in the file's metadata): {}\n", o.how.quantization));
+  for (const std::string& r : o.job.remarks) out(printable(r) + "\n");
+  print_gates(o);
+  if (std::ranges::all_of(o.gates, &Outcome::GateResult::passed))
+    print_files(o);
+  else
+    out("nothing was written\n");
+}
+
+void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> sink) {
+  const Totals t = totals_of(o.job);
+  const bool passed = std::ranges::all_of(o.gates, &Outcome::GateResult::passed);
+  JsonWriter w(std::move(sink));
+  w.begin_object();
+  w.member("schema", std::string_view(fmt::format("wtool.{}/1", o.how.verb)));
+  w.member("ok", passed);
+  w.key("inputs");
+  w.begin_array();
+  w.value(std::string_view(o.job.model->path));
+  w.end_array();
+  w.member("dry_run", o.dry_run);
+  w.key("output");
+  w.begin_object();
+  w.name_member("path", o.job.to.path);
+  w.member("format", std::string_view(o.job.to.format->name));
+  w.member("written", passed && !o.dry_run);
+  w.member("bytes", o.placement.total_bytes);
+  write_files(w, o);
+  w.end_object();
+  w.key("totals");
+  w.begin_object();
+  w.member("tensors", std::uint64_t{o.job.fates.size()});
+  w.member("encoded", std::uint64_t{t.encoded});
+  w.member("kept", std::uint64_t{t.kept});
+  w.member("parameters", t.elements);
+  w.member("bytes_in", t.bytes_in);
+  w.member("bytes_out", t.bytes_out);
+  w.member("bits_per_weight", bits_per_weight(t));
+  w.end_object();
+  write_tensors(w, o);
+  w.key("gates");
+  w.begin_array();
+  for (const Outcome::GateResult& g : o.gates) {
+    w.begin_object();
+    w.member("gate", std::string_view(g.gate->text));
+    w.member("passed", g.passed);
+    w.member("value", g.value);
+    if (!g.tensor.empty()) w.name_member("tensor", g.tensor);
+    w.end_object();
+  }
+  w.end_array();
+  w.key("remarks");
+  w.begin_array();
+  for (const std::string& r : o.job.remarks) w.value(std::string_view(r));
+  w.end_array();
+  if (!o.how.quantization.empty())
+    w.member("quantization_config", std::string_view(o.how.quantization));
+  w.end_object();
+}
+
+}  // namespace wtool
