@@ -40,7 +40,7 @@ class Memory final : public Tensor {
 template <class T>
 Buffer packed(const std::vector<T>& values) {
   Buffer out(values.size() * sizeof(T));
-  std::memcpy(out.data(), values.data(), out.size());
+  if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
   return out;
 }
 template <class T>

@@ -231,18 +231,22 @@ struct Accumulator {
     if constexpr (kSteps)
       if ((counted += kVectors) + kVectors > 15) flush_bins();
   }
-  // At most 15 in each lane's counter and 16 lanes: the sum over lanes fits a byte.
   HWY_INLINE void flush_bins() {
-    const VU low = hn::Set(kU, 0x0F0F0F0Fu);
-    const std::uint32_t even = hn::GetLane(hn::SumOfLanes(kU, hn::And(bins, low)));
-    const std::uint32_t odd =
-        hn::GetLane(hn::SumOfLanes(kU, hn::And(hn::ShiftRight<4>(bins), low)));
-    for (unsigned i = 0; i < 4; ++i) {
-      lanes.rest.histogram[2 * i] += even >> (8 * i) & 0xFF;
-      lanes.rest.histogram[2 * i + 1] += odd >> (8 * i) & 0xFF;
-    }
+    flush_bins<0>();
+    flush_bins<1>();
+    flush_bins<2>();
+    flush_bins<3>();
     bins = hn::Zero(kU);
     counted = 0;
+  }
+  // At most 15 in each lane's counter and 16 lanes: the sums of two bins fit beside each other, and
+  // stay below 2^31, where GCC's own sum over lanes would overflow.
+  template <int kBin>
+  HWY_INLINE void flush_bins() {
+    const VU two = hn::And(hn::ShiftRight<4 * kBin>(bins), hn::Set(kU, 0x000F000Fu));
+    const std::uint32_t sums = hn::GetLane(hn::SumOfLanes(kU, two));
+    lanes.rest.histogram[kBin] += sums & 0xFFFF;
+    lanes.rest.histogram[kBin + 4] += sums >> 16;
   }
   HWY_INLINE void finish() {
     if constexpr (kSteps) flush_bins();
