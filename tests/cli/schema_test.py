@@ -48,7 +48,7 @@ class Tester:
         if document.get("schema") != title:
             self.faults.append(f"{what}: schema is {document.get('schema')!r}, not {title!r}")
             return
-        if list(document)[:2] != ["schema", "ok"] and title != "wtool.manifest/1":
+        if list(document)[:2] != ["schema", "ok"]:
             self.faults.append(f"{what}: begins with {list(document)[:2]}")
         self.seen.add(title)
         self.faults += [f"{what}: {f}" for f in validate_schema.faults(document, self.schemas[title])]
@@ -104,6 +104,24 @@ def run_all(t):
     t.run("wtool.inspect/1", "inspect", "--json", "m.int8.safetensors")
     t.run("wtool.error/1", "quantize", "--json", "--int8", "nan.safetensors", status=3)
     t.run("wtool.error/1", "quantize", "--json", "--int8", "m.safetensors", status=2)  # exists
+
+    t.run("wtool.show/1", "show", "--json", "m.safetensors", "model.norm.weight")
+    t.run("wtool.show/1", "show", "--json", "nan.safetensors", "mlp.up_proj.weight[3,250:]")
+
+    t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "model")
+    t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "absent", status=4)
+    t.run("wtool.manifest/1", "digest", "--per-tensor", "m.safetensors", "model")
+    t.run("wtool.error/1", "verify", "--json", "--sha256", "m.safetensors", status=2)
+    subprocess.run([t.wtool, "digest", "--per-tensor", "m.safetensors", "-o", "manifest.json"],
+                   cwd=t.folder, check=True)
+    t.run("wtool.verify/1", "verify", "--json", "-c", "manifest.json")
+    t.run("wtool.verify/1", "verify", "--json", "--sha256=" + "0" * 64, "m.safetensors", status=1)
+    weights = (t.folder / "m.safetensors").read_bytes()
+    (t.folder / "m.safetensors").write_bytes(weights[:-1] + b"\x7f")
+    t.run("wtool.verify/1", "verify", "--json", "-c", "manifest.json", status=1)
+    (t.folder / "m.safetensors").rename(t.folder / "moved")
+    t.run("wtool.verify/1", "verify", "--json", "-c", "manifest.json", status=1)
+    (t.folder / "m.safetensors").write_bytes(weights)
 
     report = t.folder / "report.json"
     subprocess.run([t.wtool, "quantize", "--int8", "m.safetensors", "-f", "-q", "--report", report],
