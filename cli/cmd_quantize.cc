@@ -94,6 +94,14 @@ Asked asked_for(const Options& o, bool gguf) {
   return {choice_named(names[0], gguf), names[0]};
 }
 
+// Whose names these are; any container may hold either.
+NameStyle style_of(const Model& model) {
+  const bool ggml = std::ranges::any_of(model.tensors, [](const LogicalTensor& t) {
+    return t.name.starts_with("blk.") || t.name == "token_embd.weight";
+  });
+  return ggml ? NameStyle::Ggml : NameStyle::HuggingFace;
+}
+
 // Works through the model: one tensor at a time, in file order.
 class Planner {
  public:
@@ -104,7 +112,7 @@ class Planner {
         scheme_(context.registry.scheme(kScheme)),
         gguf_(job.to.format->name == "gguf"),
         all_(all),
-        style_(model_.catalog.format == "gguf" ? NameStyle::Ggml : NameStyle::HuggingFace) {
+        style_(style_of(model_)) {
     for (const std::string& r : o.types) {
       rules_.push_back(parse_type_rule(r));
       choices_.push_back(choice_named(rules_.back().type, gguf_));
@@ -297,6 +305,10 @@ std::string record_config(Job& job, const Planner& planner, const Scheme& scheme
     return config;
   }
   job.meta.set("quantization_config", config);
+  if (job.to.kind == OutputSet::Kind::Folder)
+    job.remarks.push_back(
+        "there is no config.json, where engines look for quantization_config: it is in the files' "
+        "metadata");
   return config;
 }
 

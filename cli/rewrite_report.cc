@@ -270,8 +270,8 @@ void print_outcome(const Outcome& o, bool verbose) {
   else
     print_kept(o.job);
   print_errors(o.report, verbose);
-  if (!o.how.quantization.empty() && o.job.to.kind != OutputSet::Kind::Folder)
-    out(fmt::format("quantization_config (in the file's metadata): {}\n", o.how.quantization));
+  if (o.job.meta.find("quantization_config") && !o.how.quantization.empty())
+    out(fmt::format("quantization_config, in the metadata: {}\n", o.how.quantization));
   for (const std::string& r : o.job.remarks) out(printable(r) + "\n");
   print_gates(o);
   if (std::ranges::all_of(o.gates, &Outcome::GateResult::passed))
