@@ -92,6 +92,10 @@ RunOptions run_options(const Common& common, const std::atomic<int>* signal) {
 void add_input_options(CLI::App& app, InputOptions& options) {
   app.add_option("INPUT", options.path, "a file, a folder, any one shard of a set; - is stdin")
       ->required();
+  add_open_options(app, options);
+}
+
+void add_open_options(CLI::App& app, InputOptions& options) {
   app.add_flag("--alone", options.alone, "just the named file, not the rest of its set");
   app.add_option("--as", options.void_as, "what the opaque elements of an NPY file are: bf16")
       ->option_text("TYPE");

@@ -21,6 +21,7 @@ struct InputOptions {
   std::string void_as;  // --as
 };
 void add_input_options(CLI::App& app, InputOptions& options);
+void add_open_options(CLI::App& app, InputOptions& options);  // all but INPUT
 // Opens and prints the notes of opening to stderr.
 std::shared_ptr<const Model> open_input(const InputOptions& options, const Context& context);
 

@@ -133,12 +133,18 @@ void JsonWriter::value(std::int64_t v) {
   sink_(fmt::format_int(v).c_str());
 }
 void JsonWriter::value(double v) {
+  if (!std::isfinite(v)) return ++refused_, null();
   separate();
-  sink_(std::isfinite(v) ? float_text(v) : "null");
+  sink_(float_text(v));
 }
 void JsonWriter::null() {
   separate();
   sink_("null");
+}
+void JsonWriter::number(std::string_view digits) {
+  if (digits.find_first_of("nN") != std::string_view::npos) return ++refused_, null();
+  separate();
+  sink_(digits);
 }
 
 // A metadata value that is no array. Readers in other languages hold numbers as doubles, so 64-bit

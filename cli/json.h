@@ -35,6 +35,9 @@ class JsonWriter {
   void value(int v) { value(std::int64_t{v}); }
   void value(double v);  // shortest that reads back
   void null();
+  // A number's own text ("0.1", from a narrow type); "nan" and "inf" become null.
+  void number(std::string_view text);
+  std::uint64_t refused() const noexcept { return refused_; }  // numbers that became null
   // {"type": T, "value": V} or {"type": "arr", "of": T, "value": […]}: 64-bit integers as strings;
   // strings that are not UTF-8 as {"hex": …}; floats JSON cannot hold as "NaN", "Infinity",
   // "-Infinity". Plain strings (safetensors) as they are when `typed` is false.
@@ -56,6 +59,7 @@ class JsonWriter {
   Sink sink_;
   std::vector<char> stack_;  // '{' or '['
   bool first_ = true, after_key_ = false;
+  std::uint64_t refused_ = 0;
 };
 
 }  // namespace wtool
