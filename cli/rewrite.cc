@@ -229,12 +229,16 @@ void judge_values(const Job& job, const Report& report, bool saturate) {
   bool non_finite = false;
   for (const Row& row : report.rows) {
     const std::uint64_t bad = count_in(row, kNonFinite.name);
-    const std::uint64_t over = saturate ? 0 : count_in(row, kOverflows.name);
+    std::uint64_t over = count_in(row, kOverflows.name);
+    if (bad + over == 0) continue;
+    const Fate* fate = fate_of(job, row.tensor);
+    // A block whose scale is beyond f16 has no largest value to become.
+    const auto to = fate ? parse_dtype(fate->to) : std::nullopt;
+    if (saturate && !(to && info(*to).kind == Kind::Block)) over = 0;
     if (bad + over == 0) continue;
     ++tensors;
     if (tensors > 20) continue;
     non_finite |= bad > 0;
-    const Fate* fate = fate_of(job, row.tensor);
     const std::uint64_t at = count_in(row, kFirstBad.name);
     const std::string what =
         bad > 0 ? fmt::format("{} NaN or infinite values", bad)
@@ -249,6 +253,13 @@ void judge_values(const Job& job, const Report& report, bool saturate) {
       .in(job.model->path)
       .hint(non_finite ? "-T 'NAME=keep' leaves a tensor as it is"
                        : "--saturate writes the largest value instead");
+}
+
+// What --saturate did is said, tensor by tensor.
+void list_saturated(Job& job, const Report& report) {
+  for (const Row& row : report.rows)
+    if (const std::uint64_t n = count_in(row, kOverflows.name); n > 0)
+      job.remarks.push_back(fmt::format("saturated: {} values of '{}'", n, row.tensor));
 }
 
 bool holds(double value, const std::string& op, double limit) {
@@ -505,6 +516,7 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   const Report report = execute(job.plan, run, &outputs);
   progress.done();
   judge_values(job, report, o.saturate);
+  list_saturated(job, report);
   Outcome outcome{job, placement, report, how, false, {}};
   bool passed = true;
   for (const Gate& g : how.gates) {
