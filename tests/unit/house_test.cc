@@ -210,6 +210,8 @@ TEST_CASE("house: headers start with #pragma once", "[house]") {
   for (std::string_view room : kRooms)
     for (const File& file : sources_in(room)) {
       if (!file.path.ends_with(".h")) continue;
+      // Read again for every instruction set, on purpose.
+      if (file.path == "lib/numeric/kernels/targets.h") continue;
       INFO(file.path);
       CHECK(starts(file.text, "#pragma once\n"));
     }
