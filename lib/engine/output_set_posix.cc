@@ -28,7 +28,8 @@ namespace {
 
 constexpr std::size_t kPiece = std::size_t{1} << 20;  // what is copied at a time by hand
 // A stretch is handed to the disk when 15/16 of it have arrived: gaps between tensors never do.
-constexpr std::uint64_t kStretch = std::uint64_t{16} << 20, kEnough = kStretch / 16 * 15;
+// Measured on ext4: 4 to 64 MiB take half the time of leaving all to fsync, 8 the least.
+constexpr std::uint64_t kStretch = std::uint64_t{8} << 20, kEnough = kStretch / 16 * 15;
 constexpr std::size_t kMostNamed = 20;
 constexpr unsigned kFlushers = 8;
 
