@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -106,16 +107,15 @@ class IndexReader {
       const int c = lines[a].tensor.compare(lines[b].tensor);
       return c != 0 ? c < 0 : a < b;
     });
-    std::vector<std::uint32_t> extra;
+    std::vector<bool> extra(lines.size());
     for (std::size_t i = 1; i < order.size(); ++i) {
       const auto &a = lines[order[i - 1]], &b = lines[order[i]];
       if (a.tensor != b.tensor) continue;
       fault(kTwice, fmt::format("is mapped twice, to {} and {}", quoted(a.file), quoted(b.file)),
             a.tensor);
-      extra.push_back(order[i]);
+      extra[order[i]] = true;
     }
-    std::ranges::sort(extra, std::ranges::greater());
-    for (const std::uint32_t i : extra) lines.erase(lines.begin() + i);
+    std::erase_if(lines, [&, i = std::size_t{0}](const auto&) mutable { return extra[i++]; });
   }
 
   void fault(const Rule& rule, std::string text) { report(rule, file_.name(), std::move(text)); }
@@ -124,7 +124,10 @@ class IndexReader {
   }
   void report(const Rule& rule, std::string where, std::string text) {
     if (faults_.findings().size() < kMaxFindings)
-      faults_.report(rule, std::move(where), in_.position(), std::move(text));
+      return faults_.report(rule, std::move(where), in_.position(), std::move(text));
+    if (!std::exchange(silent_, true))
+      faults_.note(file_.name(),
+                   fmt::format("more than {} faults: the others are not listed", kMaxFindings));
   }
 
   const Source& file_;
@@ -132,6 +135,7 @@ class IndexReader {
   JsonReader in_;
   ShardIndex index_;
   std::string_view last_file_;
+  bool silent_ = false;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "lib/model/catalog.h"
 
 #include <algorithm>
+#include <bit>
 #include <tuple>
 
 #include <fmt/format.h>
@@ -56,7 +57,7 @@ void Catalog::add(const TensorEntry& entry, std::uint64_t place, Diagnostics& fa
   if (entries_.size() == kMaxTensors)
     return fault(kCount, fmt::format("more than {} tensors, wtool's limit", kMaxTensors));
 
-  if (slots_.size() < 2 * (entries_.size() + 1)) grow();
+  if (slots_.size() < 2 * (entries_.size() + 1)) grow(slots_.size() * 2);
   const auto hash = static_cast<std::uint32_t>(hash_text(entry.name));
   const std::size_t mask = slots_.size() - 1;
   std::size_t at = hash & mask;
@@ -73,9 +74,15 @@ void Catalog::add(const TensorEntry& entry, std::uint64_t place, Diagnostics& fa
   slots_[at] = {hash, static_cast<std::uint32_t>(entries_.size())};
 }
 
-void Catalog::grow() {
+void Catalog::reserve(std::size_t tensors) {
+  tensors = std::min(tensors, kMaxTensors);
+  entries_.reserve(tensors);
+  if (slots_.size() < 2 * tensors) grow(std::bit_ceil(2 * tensors));
+}
+
+void Catalog::grow(std::size_t slots) {
   std::vector<Slot> old = std::move(slots_);
-  slots_.assign(std::max<std::size_t>(64, old.size() * 2), Slot{});
+  slots_.assign(std::max<std::size_t>(64, slots), Slot{});
   const std::size_t mask = slots_.size() - 1;
   for (const Slot& s : old) {
     if (s.index == 0) continue;

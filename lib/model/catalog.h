@@ -41,7 +41,7 @@ class Catalog {
   Catalog& operator=(Catalog&&) noexcept = default;
 
   std::uint32_t add_source(SourcePtr source);
-  void reserve(std::size_t tensors) { entries_.reserve(tensors); }  // at most kMaxTensors
+  void reserve(std::size_t tensors);  // a hint, from what is known to be there
   Arena& arena() noexcept { return arena_; }  // where readers put names and shapes
 
   // The customs gate: size against dtype and shape, bounds against the file, unique names. Keeps
@@ -60,7 +60,7 @@ class Catalog {
   Extent extent(const TensorEntry& t) const { return {sources_[t.source], t.offset, t.bytes}; }
 
  private:
-  void grow();
+  void grow(std::size_t slots);
 
   Arena arena_;
   std::vector<SourcePtr> sources_;

@@ -6,6 +6,17 @@ foreach(name open digest kernels)
   endif()
 endforeach()
 
+# Other JSON parsers for comparison: nlohmann's, and simdjson where it is installed.
+if(TARGET bench_open)
+  set_target_properties(bench_open PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  target_link_libraries(bench_open PRIVATE nlohmann_json::nlohmann_json)
+  find_package(simdjson QUIET)
+  if(simdjson_FOUND)
+    target_link_libraries(bench_open PRIVATE simdjson::simdjson)
+    target_compile_definitions(bench_open PRIVATE WTOOL_HAVE_SIMDJSON)
+  endif()
+endif()
+
 # The driver of llama.cpp's libraries is shared between checkouts, not part of the repository.
 set(peer ${PROJECT_SOURCE_DIR}/../shared/peers/ggml_peer.cpp)
 if(EXISTS ${peer})
