@@ -170,7 +170,9 @@ class Planner {
   // Halving a safetensors model takes every float with it; all else goes by role.
   std::optional<std::string_view> reason_to_keep(const LogicalTensor& t) const {
     const bool halving = all_.what == Choice::What::Cast && info(all_.dtype).kind == Kind::Float;
-    if (!halving || gguf_) return keep_reason(t.name, t.dtype, t.shape, style_);
+    // Blocks are judged as the weights they hold: whether to quantize them again is asked later.
+    const DType type = info(t.dtype).kind == Kind::Block ? DType::F32 : t.dtype;
+    if (!halving || gguf_) return keep_reason(t.name, type, t.shape, style_);
     if (t.dtype == DType::F64 || t.dtype == DType::F32 || t.dtype == DType::F16 ||
         t.dtype == DType::BF16)
       return std::nullopt;
@@ -329,6 +331,11 @@ ExitCode run(const Options& o, const Context& context) {
   const Asked asked = asked_for(o, gguf);
   Planner planner(job, o, context, asked.choice);
   planner.plan();
+  if (std::ranges::none_of(job.fates, &Fate::encoded))
+    throw Error(Fault::Usage, fmt::format("nothing to quantize: all {} tensors stay as they are",
+                                          job.fates.size()))
+        .in(job.model->path)
+        .hint("'wtool inspect' shows their types; -T 'PATTERN=TYPE' overrides what is kept");
   const std::string config = record_config(job, planner, context.registry.scheme(kScheme));
   if (gguf) set_gguf_keys(job, asked.choice, planner.any_blocks());
   if ((o.fp16 || o.bf16) && !gguf) follow_dtype(job, asked.choice.dtype);

@@ -30,7 +30,9 @@ std::string name_without(std::string_view name, std::string_view suffix) {
 // What the files of the output are called before "-00001-of-00003": as in the input.
 std::string stem_of(const Model& model, const Format& format) {
   if (!model.index_name.empty()) return name_without(model.index_name, ".safetensors.index.json");
-  if (format.one_tensor || model.catalog.sources().empty() || model.catalog.format == "npy")
+  // Engines look for "model.safetensors" in a folder; GGUF files keep the name they are known by.
+  if (format.one_tensor || model.catalog.sources().empty() || model.catalog.format == "npy" ||
+      (format.name == "safetensors" && !model.is_folder))
     return "model";
   std::string name = model.catalog.sources()[0]->name();
   name = name.substr(name.rfind('/') + 1);
@@ -174,9 +176,6 @@ void set_files(Job& job, const RewriteOptions& o, const std::vector<OutTensor>& 
     job.remarks.push_back(
         fmt::format("metadata: {} keys kept in {}", job.meta.size(), kMetadataFile));
   }
-  if (format.refuses_meta)
-    if (const auto why = format.refuses_meta(job.meta))
-      throw Error(Fault::Usage, *why).in(job.to.path).hint("--unset KEY drops one");
 }
 
 void set_endian(Job& job, const RewriteOptions& o) {
