@@ -32,7 +32,10 @@ struct FreeContext {
 };
 
 const EVP_MD* sha256_md() {
-  static const std::unique_ptr<EVP_MD, FreeMd> kMd(EVP_MD_fetch(nullptr, "SHA256", nullptr));
+  // Without openssl.cnf: a provider that it names would be loaded into the static binary.
+  static const std::unique_ptr<EVP_MD, FreeMd> kMd(
+      (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr),
+       EVP_MD_fetch(nullptr, "SHA256", nullptr)));
   if (!kMd) throw Error(Fault::Internal, "OpenSSL has no SHA-256");
   return kMd.get();
 }
