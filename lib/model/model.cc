@@ -28,7 +28,6 @@ struct LeftOut {
   std::string_view suffix, why;
 };
 constexpr std::array kLeftOut{
-    LeftOut{".index.json", "an index of other weights"},
     LeftOut{".bin", "PyTorch weights"},
     LeftOut{".pt", "PyTorch weights"},
     LeftOut{".pth", "PyTorch weights"},
@@ -45,8 +44,25 @@ constexpr std::array kLeftOut{
     LeftOut{".sig", "a signature of these files, not of what is made from them"},
 };
 
+// What such a file is; empty if the name says nothing.
+std::string_view other_weights(std::string_view file_name) {
+  const std::string name = lower(file_name);
+  for (const LeftOut& l : kLeftOut)
+    if (name.ends_with(l.suffix)) return l.why;
+  return {};
+}
+
 bool is_index_name(std::string_view name) {
   return name.ends_with(".json") && name.find(".index.") != std::string_view::npos;
+}
+
+// Null if it cannot be read: a folder may hold files that do not concern us.
+SourcePtr open_if_readable(const std::string& path) {
+  try {
+    return open_file(path);
+  } catch (const Error&) {
+    return nullptr;
+  }
 }
 
 // Whether a file holds `text`, without holding the file.
@@ -95,9 +111,12 @@ class Opener {
   std::string choose_index() const;
   std::vector<std::string> weight_files() const;
   void open_only(const std::vector<std::string>& weights);
+  Error no_weights() const;
   void open_arrays();
   void collect_side_files(const std::string& folder, const std::vector<std::string>& used,
                           std::string_view why_unused);
+  std::string_view why_left_out(const std::string& folder, const FolderEntry& entry,
+                                std::string_view why_unused) const;
   // An index.
   const Format* index_format(const Source& source) const;
   void open_index(const std::string& folder, const std::string& name, const Format& format);
@@ -152,7 +171,8 @@ void Opener::open_path() {
     open_index(folder, index, *index_format(*open_file(joined(folder, index))));
 }
 
-// The index that lists this file, if one lies beside it. What cannot be looked at is none.
+// The index that lists this file, if one lies beside it. What cannot be looked at is none. Beside a
+// numbered file a broken index counts, too.
 std::string Opener::index_naming(const std::string& folder, const std::string& name) const {
   std::vector<FolderEntry> beside;
   try {
@@ -160,12 +180,14 @@ std::string Opener::index_naming(const std::string& folder, const std::string& n
   } catch (const Error&) {
     return {};  // a folder may be closed to listing and its files open
   }
-  for (const FolderEntry& e : beside) try {
-      if (e.kind != FolderEntry::Kind::File || !is_index_name(e.name)) continue;
-      const SourcePtr source = open_file(joined(folder, e.name));
-      if (index_format(*source) && holds(*source, fmt::format("\"{}\"", name))) return e.name;
-    } catch (const Error&) {
-    }
+  for (const FolderEntry& e : beside) {
+    if (e.kind != FolderEntry::Kind::File || !is_index_name(e.name)) continue;
+    const SourcePtr source = open_if_readable(joined(folder, e.name));
+    const Format* format = source ? index_format(*source) : nullptr;
+    if (!format) continue;
+    if (holds(*source, fmt::format("\"{}\"", name))) return e.name;
+    if (!format->detect_index(*source) && !numbered_set(name).empty()) return e.name;
+  }
   return {};
 }
 
@@ -190,9 +212,9 @@ void Opener::open_folder() {
 std::string Opener::choose_index() const {
   std::vector<std::string> found;
   for (const FolderEntry& e : listing_)
-    if (e.kind == FolderEntry::Kind::File && is_index_name(e.name) &&
-        index_format(*open_file(joined(path_, e.name))))
-      found.push_back(e.name);
+    if (e.kind == FolderEntry::Kind::File && is_index_name(e.name))
+      if (const SourcePtr s = open_if_readable(joined(path_, e.name)); s && index_format(*s))
+        found.push_back(e.name);
   if (found.size() < 2) return found.empty() ? "" : found[0];
   for (const std::string_view usual : {"model", "diffusion_pytorch_model"})
     for (const Format* f : registry_.formats)
@@ -215,9 +237,10 @@ std::vector<std::string> Opener::weight_files() const {
     if (e.kind != FolderEntry::Kind::File) continue;
     bool is_weights = registry_.by_suffix(e.name) != nullptr;
     if (!is_weights) {
-      const SourcePtr source = open_file(joined(path_, e.name));
-      is_weights = std::ranges::any_of(registry_.formats,
-                                       [&](auto* f) { return f->read && f->detect(*source); });
+      const SourcePtr source = open_if_readable(joined(path_, e.name));
+      is_weights = source && std::ranges::any_of(registry_.formats, [&](auto* f) {
+                     return f->read && f->detect(*source);
+                   });
     }
     if (is_weights) out.push_back(e.name);
   }
@@ -236,6 +259,20 @@ void Opener::open_only(const std::vector<std::string>& weights) {
   collect_side_files(path_, names, "");
 }
 
+Error Opener::no_weights() const {
+  std::vector<std::string_view> names;
+  for (const Format* f : registry_.formats) names.push_back(f->name);
+  std::string text = "holds no weight files";
+  for (const FolderEntry& e : listing_)
+    if (const auto what = other_weights(e.name); what.find("weights") != what.npos) {
+      text += fmt::format(" that wtool reads ({}: {})", quoted(e.name), what);
+      break;
+    }
+  return Error(Fault::BadFile, std::move(text))
+      .in(path_)
+      .hint(fmt::format("known formats are {}", fmt::join(names, ", ")));
+}
+
 // A folder of one-tensor files: their relative paths are the names.
 void Opener::open_arrays() {
   std::vector<std::string_view> suffixes;
@@ -243,10 +280,7 @@ void Opener::open_arrays() {
     if (f->one_tensor) suffixes.insert(suffixes.end(), f->suffixes.begin(), f->suffixes.end());
   std::vector<std::string> others;
   const std::vector<std::string> files = files_below(path_, suffixes, others);
-  if (files.empty())
-    throw Error(Fault::BadFile, "holds no weight files")
-        .in(path_)
-        .hint("wtool reads safetensors, GGUF and NPY");
+  if (files.empty()) throw no_weights();
   Catalog& all = model_->catalog;
   for (const std::string& file : files) {
     const Catalog one = read(source_of(joined(path_, file), files.size()));
@@ -265,33 +299,34 @@ void Opener::open_arrays() {
 
 void Opener::collect_side_files(const std::string& folder, const std::vector<std::string>& used,
                                 std::string_view why_unused) {
-  const std::unordered_set<std::string_view> weights(used.begin(), used.end());
-  const auto leave_out = [this](std::string_view name, std::string_view why) {
-    model_->left_out.push_back(fmt::format("{}: {}", name, why));
-  };
+  std::unordered_set<std::string_view> weights;  // and the subfolders that hold some
+  for (const std::string_view path : used) weights.insert(path.substr(0, path.find('/')));
   if (listing_.empty()) listing_ = list_folder(folder.empty() ? "." : folder);
   for (const FolderEntry& e : listing_) {
-    const std::string name = lower(e.name);
-    const auto* rule =
-        std::ranges::find_if(kLeftOut, [&](const LeftOut& l) { return name.ends_with(l.suffix); });
     if (weights.contains(e.name) || e.name == model_->index_name) continue;
-    if (e.kind == FolderEntry::Kind::Folder) {
-      const bool holds_arrays = std::ranges::any_of(
-          used, [&](const std::string& u) { return u.starts_with(e.name + "/"); });
-      if (!holds_arrays) leave_out(e.name + "/", "a folder");
-    } else if (e.kind == FolderEntry::Kind::Other) {
-      leave_out(e.name, "not a regular file");
-    } else if (leads_out(folder, e.name)) {
-      leave_out(e.name, "a link that leads out of the folder");
-    } else if (registry_.by_suffix(e.name)) {
-      leave_out(e.name, why_unused);
-      faults_.note(folder, fmt::format("{} is left out: {}", quoted(e.name), why_unused));
-    } else if (rule != kLeftOut.end() || is_index_name(e.name)) {
-      leave_out(e.name, rule != kLeftOut.end() ? rule->why : kLeftOut[0].why);
-    } else {
-      model_->side.push_back({e.name, open_on_demand(joined(folder, e.name))});
-    }
+    std::string why(why_left_out(folder, e, why_unused));
+    if (why.empty()) try {
+        model_->side.push_back({e.name, open_on_demand(joined(folder, e.name))});
+      } catch (const Error& error) {
+        why = error.text();
+      }
+    if (why.empty()) continue;
+    const bool is_folder = e.kind == FolderEntry::Kind::Folder;
+    model_->left_out.push_back(fmt::format("{}{}: {}", e.name, is_folder ? "/" : "", why));
+    if (!is_folder && registry_.by_suffix(e.name))
+      faults_.note(folder, fmt::format("{} is left out: {}", quoted(e.name), why));
   }
+}
+
+// Empty if it is a side file.
+std::string_view Opener::why_left_out(const std::string& folder, const FolderEntry& e,
+                                      std::string_view why_unused) const {
+  if (e.kind == FolderEntry::Kind::Folder) return "a folder";
+  if (e.kind == FolderEntry::Kind::Other) return "not a regular file";
+  if (leads_out(folder, e.name)) return "a link that leads out of the folder";
+  if (registry_.by_suffix(e.name)) return why_unused;
+  if (const auto why = other_weights(e.name); !why.empty()) return why;
+  return is_index_name(e.name) ? "an index of other weights" : "";
 }
 
 // By its content, or because its name says that it ought to be one: a broken index must not pass

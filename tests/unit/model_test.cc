@@ -478,7 +478,8 @@ TEST_CASE("a folder of arrays is a model named by relative paths", "[model]") {
   none.write("pytorch_model.bin", "x");
   const Opened o = open(none.path());
   CHECK(o.fault == Fault::BadFile);
-  CHECK(has(o.error, "holds no weight files"));
+  CHECK(has(o.error,
+            "holds no weight files that wtool reads ('pytorch_model.bin': PyTorch weights)"));
 }
 
 TEST_CASE("schemes claim parts, the rest is plain, in file order", "[model]") {
