@@ -1,1 +1,17 @@
 # Tests are named here.
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+  add_test(NAME corpus
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/corpus.py $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
+  # The system's Python is the one that has Debian's numpy.
+  find_program(WTOOL_NUMPY_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH)
+  if(NOT WTOOL_NUMPY_PYTHON)
+    set(WTOOL_NUMPY_PYTHON ${Python3_EXECUTABLE})
+  endif()
+  add_test(NAME numpy_interop
+    COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/numpy_interop.py $<TARGET_FILE:wtool>)
+  set_tests_properties(corpus numpy_interop PROPERTIES SKIP_RETURN_CODE 77 LABELS interop TIMEOUT 300)
+  if(WTOOL_SANITIZE)
+    set_tests_properties(corpus PROPERTIES ENVIRONMENT "WTOOL_SANITIZED=1")
+  endif()
+endif()
