@@ -1,4 +1,5 @@
-# Tests are named here.
+# Tests against reference implementations. Each is skipped (77) where its peer is not installed.
+
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND)
   add_test(NAME corpus
@@ -15,3 +16,17 @@ if(Python3_FOUND)
     set_tests_properties(corpus PROPERTIES ENVIRONMENT "WTOOL_SANITIZED=1")
   endif()
 endif()
+
+# llama.cpp's library and @huggingface/gguf: found in $WTOOL_PEERS (a node_modules folder), else
+# where scripts/peers puts them.
+add_executable(ggml_reader interop/ggml_reader.cc)
+target_link_libraries(ggml_reader PRIVATE ${CMAKE_DL_LIBS})
+add_executable(gguf_sample interop/gguf_sample.cc)
+target_link_libraries(gguf_sample PRIVATE wtool_formats)
+foreach(subject layout convert)
+  add_test(NAME interop.gguf_${subject}
+    COMMAND sh ${CMAKE_CURRENT_LIST_DIR}/gguf_interop.sh ${subject} $<TARGET_FILE:wtool>
+            $<TARGET_FILE:gguf_sample> $<TARGET_FILE:ggml_reader>)
+  set_tests_properties(interop.gguf_${subject} PROPERTIES LABELS interop SKIP_RETURN_CODE 77
+                       TIMEOUT 120)
+endforeach()
