@@ -257,7 +257,7 @@ std::string lower(std::string_view s) {
 std::uint64_t hash_text(std::string_view s) noexcept {
   constexpr std::uint64_t kA = 0xA0761D6478BD642Fu, kB = 0xE7037ED1A0B428DBu;
   std::uint64_t h = seed() ^ mix(s.size() ^ kA, kB);
-  const char* p = s.data();
+  const char* p = s.empty() ? "" : s.data();  // memcpy takes no null, even for no bytes
   std::size_t left = s.size();
   const auto word = [](const char* at, std::size_t n) {
     std::uint64_t w = 0;
