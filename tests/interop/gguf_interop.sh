@@ -35,7 +35,7 @@ layout() {
 
 # A safetensors file by hand: header length, header, data.
 make_safetensors() {
-  header='{"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,32],"data_offsets":[0,256]},"half":{"dtype":"F16","shape":[1,4],"data_offsets":[256,264]},"brain":{"dtype":"BF16","shape":[2],"data_offsets":[264,268]}}'
+  header='{"__metadata__":{"format":"pt"},"blk.0.ffn_up.weight":{"dtype":"F32","shape":[2,32],"data_offsets":[0,256]},"half":{"dtype":"F16","shape":[1,4],"data_offsets":[256,264]},"brain":{"dtype":"BF16","shape":[2],"data_offsets":[264,268]}}'
   node - "$header" > x.safetensors <<'JS'
 const header = process.argv[2];
 const out = Buffer.alloc(8 + header.length + 268);
@@ -50,15 +50,17 @@ JS
 }
 tensors() { grep -E '^(tensor|values) ' "$1" | sed 's/ at [0-9]*$//' | sort; }
 
+w=blk.0.ffn_up.weight
+
 convert() {
   "$wtool" convert --help > help.txt || exit 1
   grep -q -e --endian help.txt || { echo "skipped: this wtool does not convert yet"; exit 77; }
   make_safetensors
   {
-    echo "tensor w 0 32 2 1 1"
+    echo "tensor $w 0 32 2 1 1"
     echo "tensor half 1 4 1 1 1"
     echo "tensor brain 30 2 1 1 1"
-    echo "values w $(seq -s' ' -16 15) $(seq -f %g -s' ' 0 0.25 7.75)"
+    echo "values $w $(seq -s' ' -16 15) $(seq -f %g -s' ' 0 0.25 7.75)"
     echo "values half 1 -2 0.5 65504"
     echo "values brain 1 -2"
   } | sort > want.txt
@@ -73,7 +75,7 @@ convert() {
   same want_hf.txt hf.txt "@huggingface/gguf reads a converted safetensors file"
 
   # Another alignment, which llama-quantize itself gets wrong.
-  "$wtool" convert x.gguf -o wide.gguf --set general.alignment=u32:4096
+  "$wtool" convert x.gguf -o wide.gguf --set general.alignment:u32=4096
   ggml wide.gguf > wide.txt
   tensors wide.txt > found.txt
   same want.txt found.txt "llama.cpp reads a file aligned to 4096"
@@ -86,14 +88,15 @@ convert() {
   "$wtool" convert big.gguf -o back.gguf --endian little
   cmp x.gguf back.gguf || { echo "FAILED: there and back is not the same"; exit 1; }
 
-  # Q8_0: a row of -16 … 15 has scale 16/127; no value may be off by more than half of it.
+  # Q8_0: a row of -16 … 15 has scale 16/127, rounded to f16 (at most 1/4096 of it, so 127/4096 of a
+  # step at the largest code); no value may be off by more than that and half a step.
   "$wtool" quantize --int8 x.gguf -o q.gguf > quantize.txt
   ggml q.gguf > q.txt
-  grep -qx 'tensor w 8 32 2 1 1 at [0-9]*' q.txt || { echo "FAILED: w is not q8_0"; exit 1; }
-  sed -n 's/^values w //p' q.txt | tr ' ' '\n' | awk '
+  grep -qx "tensor $w 8 32 2 1 1 at [0-9]*" q.txt || { echo "FAILED: $w is not q8_0"; exit 1; }
+  sed -n "s/^values $w //p" q.txt | tr ' ' '\n' | awk '
     { want = NR <= 32 ? NR - 17 : (NR - 33) / 4; step = (NR <= 32 ? 16 : 7.75) / 127
       d = $1 - want; if (d < 0) d = -d
-      if (d > step * 0.502) { print "FAILED: value " NR " is " $1 ", not " want; exit 1 } }
+      if (d > step * (0.5 + 127 / 4096)) { print "FAILED: value " NR " is " $1 ", not " want; exit 1 } }
     END { if (NR != 64) { print "FAILED: " NR " values"; exit 1 } }'
 }
 
