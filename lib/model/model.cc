@@ -125,6 +125,7 @@ class Opener {
   void check_total(const ShardIndex& index);
   // A set without an index: by what the files say, or by their numbered names.
   std::vector<std::string> open_set(const SourcePtr& source);
+  void close_set(const Format& format, const std::string& first);
   std::vector<std::string> set_of(const Format& format, const Catalog& first,
                                   const std::string& path) const;
   void take_rest(const Format& format, const std::vector<std::string>& paths,
@@ -451,9 +452,7 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
   if (paths.size() <= 1) {
     const bool is_set = !paths.empty();
     take(std::move(first));
-    if (is_set && format->whole_meta)
-      model_->catalog.meta =
-          format->whole_meta(model_->catalog.meta, model_->catalog.entries().size());
+    if (is_set) close_set(*format, source->name());
     return {source->name()};
   }
   if (!format->siblings)
@@ -481,10 +480,19 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
           fmt::format("does not say that it is one of the {} files of this set", paths.size()));
     take(std::move(part));
   }
-  if (format->whole_meta)
-    model_->catalog.meta =
-        format->whole_meta(model_->catalog.meta, model_->catalog.entries().size());
+  close_set(*format, paths.front());
   return paths;
+}
+
+void Opener::close_set(const Format& format, const std::string& first) {
+  if (!format.whole_meta) return;
+  try {
+    model_->catalog.meta =
+        format.whole_meta(model_->catalog.meta, model_->catalog.entries().size());
+  } catch (Error& e) {  // it knows metadata, not paths
+    e.in(first);
+    throw;
+  }
 }
 
 // Empty: the file stands alone.

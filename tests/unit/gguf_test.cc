@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "formats/registry.h"
 #include "lib/base/text.h"
@@ -617,6 +618,22 @@ TEST_CASE("gguf: a set whose parts hold another number of tensors is refused", "
   CHECK_NOTHROW(kGguf.whole_meta(first, 2));
   CHECK_THROWS_WITH(kGguf.whole_meta(first, 1),
                     "split.tensors.count is 2 but the parts hold 1 tensors");
+}
+
+TEST_CASE("gguf: the error about a set's number of tensors names its first file", "[gguf]") {
+  const std::string path =
+      (fs::temp_directory_path() / fmt::format("wtool-gguf-{}-00001-of-00001.gguf", ::getpid()))
+          .string();
+  File f(1, 3);
+  f.key("split.no", MetaType::U16).put(std::uint16_t{0});
+  f.key("split.count", MetaType::U16).put(std::uint16_t{1});
+  f.key("split.tensors.count", MetaType::I32).put(2);
+  f.tensor("t", {8}, 0, 0).pad().zeros(32);
+  std::ofstream(path, std::ios::binary) << f.bytes;
+  Diagnostics faults;
+  CHECK_THROWS_WITH(open_model(path, all_formats(), {}, faults),
+                    path + ": split.tensors.count is 2 but the parts hold 1 tensors");
+  fs::remove(path);
 }
 
 TEST_CASE("gguf: parts carry the keys that llama.cpp asks for", "[gguf]") {
