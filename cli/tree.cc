@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::size_t kDeepest = 6;  // folds within folds; deeper numbers are part of a name
 constexpr std::size_t kMostMerged = 8;
-constexpr std::size_t kMostToMerge = 10'000;  // so many lines nobody reads; memory stays small
+constexpr std::size_t kMostLines = 5'000;  // of one kind side by side; more nobody reads, and
+                                           // memory must not follow a hostile header
 
 // A tensor on its way down the tree, and what is left of its name.
 struct Item {
@@ -84,6 +85,7 @@ class Builder {
                   std::vector<Node>& nodes) const;
   Node fold(std::string_view prefix, const Group& group, bool whole, std::size_t depth) const;
   Node leaf(std::span<const Item> same, std::string name, std::size_t depth) const;
+  Node left_out(std::uint64_t count, std::uint64_t bytes, std::size_t depth) const;
   std::vector<Group> groups_of(std::vector<Layer>& layers) const;
   bool same(const LogicalTensor& a, const LogicalTensor& b) const;
   std::uint64_t signature(const Layer& layer) const;
@@ -179,6 +181,15 @@ Node Builder::leaf(std::span<const Item> alike, std::string name, std::size_t de
   return {std::string(alike.front().name), {std::move(row)}};
 }
 
+Node Builder::left_out(std::uint64_t count, std::uint64_t bytes, std::size_t depth) const {
+  TreeRow row;
+  row.depth = depth;
+  row.name = fmt::format("… {} more (--list names them)", count);
+  row.size = human_bytes(bytes);
+  if (depth == 0) row.share = share(bytes);
+  return {"\xFF", {std::move(row)}};  // sorts last
+}
+
 // The name with one part taken out, to find names that differ in it alone.
 struct Hole {
   std::string_view before, part, after;
@@ -198,12 +209,18 @@ std::vector<Hole> holes(std::string_view name) {
 
 void Builder::add_leaves(std::vector<Item> items, std::size_t depth,
                          std::vector<Node>& nodes) const {
-  std::ranges::sort(items, natural_less, &Item::name);
+  const auto middle =
+      items.begin() + static_cast<std::ptrdiff_t>(std::min(items.size(), kMostLines));
+  std::ranges::partial_sort(items, middle, natural_less, &Item::name);
+  std::uint64_t bytes = 0;
+  for (auto i = middle; i != items.end(); ++i) bytes += model_.stored_bytes(*i->tensor);
+  if (middle != items.end())
+    nodes.push_back(left_out(static_cast<std::uint64_t>(items.end() - middle), bytes, depth));
+  items.resize(std::min(items.size(), kMostLines));
   // Names by what is around one part of them, for every part.
   std::unordered_map<std::uint64_t, std::vector<std::uint32_t>> around;
   const auto key = [](const Hole& h) { return hash_text(h.before) * 31 + hash_text(h.after); };
-  const bool merge = items.size() <= kMostToMerge;
-  for (std::uint32_t i = 0; merge && i < items.size(); ++i)
+  for (std::uint32_t i = 0; i < items.size(); ++i)
     for (const Hole& h : holes(items[i].name)) {
       auto& list = around[key(h)];
       if (list.size() < 4 * kMostMerged) list.push_back(i);
@@ -215,7 +232,7 @@ void Builder::add_leaves(std::vector<Item> items, std::size_t depth,
     std::vector<Item> best{items[i]};
     std::vector<std::uint32_t> best_ids{i};
     std::string best_name = printable(items[i].name);
-    for (const Hole& h : merge ? holes(items[i].name) : std::vector<Hole>()) {
+    for (const Hole& h : holes(items[i].name)) {
       std::vector<Item> alike{items[i]};
       std::vector<std::uint32_t> ids{i};
       std::vector<std::string_view> words{h.part};
@@ -257,7 +274,9 @@ Node Builder::fold(std::string_view prefix, const Group& group, bool whole,
     const Item& only = group.first->items.front();
     const std::string rest = only.name.empty() ? "" : "." + printable(only.name);
     const std::vector<Item> alike(n, only);
-    return leaf(alike, dotted + (n > 1 ? "{" + which + "}" : which) + rest, depth);
+    Node node = leaf(alike, dotted + (n > 1 ? "{" + which + "}" : which) + rest, depth);
+    node.label = fmt::format("{}.{}", prefix, group.numbers.front());
+    return node;
   }
   TreeRow row;
   row.depth = depth;
@@ -294,7 +313,14 @@ void Builder::add_family(std::string_view prefix, std::vector<Item>& items, std:
   const std::vector<Group> groups = groups_of(layers);
   const bool whole =
       groups.size() == 1 && layers.front().number == 0 && layers.back().number == layers.size() - 1;
-  for (const Group& g : groups) nodes.push_back(fold(prefix, g, whole, depth));
+  for (const Group& g : std::span(groups).first(std::min(groups.size(), kMostLines)))
+    nodes.push_back(fold(prefix, g, whole, depth));
+  std::uint64_t count = 0, bytes = 0;
+  for (const Group& g : std::span(groups).subspan(std::min(groups.size(), kMostLines))) {
+    count += g.numbers.size() * g.first->items.size();
+    bytes += g.bytes;
+  }
+  if (count > 0) nodes.push_back(left_out(count, bytes, depth));
 }
 
 std::vector<TreeRow> Builder::level(const std::vector<Item>& items, std::size_t depth) const {

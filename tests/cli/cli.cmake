@@ -1,1 +1,13 @@
-# Tests are named here.
+# Every script of this folder but those that other lists run with arguments of their own: each in a
+# fresh folder, with $WTOOL and $LIB set. A new script needs no line here.
+file(GLOB cli_scripts CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.sh)
+foreach(script ${cli_scripts})
+  get_filename_component(name ${script} NAME_WE)
+  if(name MATCHES "^(lib|run_in_fresh_folder|install_test|man_lint)$")
+    continue()
+  endif()
+  add_test(NAME cli.${name}
+    COMMAND sh ${CMAKE_CURRENT_LIST_DIR}/run_in_fresh_folder.sh ${script})
+  set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 120 SKIP_RETURN_CODE 77
+    ENVIRONMENT "WTOOL=$<TARGET_FILE:wtool>;LIB=${CMAKE_CURRENT_LIST_DIR}/lib.sh;LC_ALL=C.UTF-8;SOURCE=${PROJECT_SOURCE_DIR}")
+endforeach()
