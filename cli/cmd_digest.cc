@@ -314,6 +314,7 @@ Action bind(CLI::App& app) {
   app.add_option("-o,--output", options->output, "write to a file, with names as seen from there")
       ->option_text("OUTPUT");
   app.add_flag("-f,--force", options->force, "replace what is there");
+  app.footer("example:\n  wtool digest model/ -o model/SHA256SUMS\n");
   return [options](const Context& context) { return run(*options, context); };
 }
 

@@ -438,6 +438,7 @@ Action bind(CLI::App& app) {
   app.add_option("-c,--check", options->check,
                  "a list: sha256sum's, or a manifest of 'wtool digest --per-tensor'")
       ->option_text("LIST");
+  app.footer("example:\n  wtool verify --sha256 model.safetensors\n");
   return [options](const Context& context) { return run(*options, context); };
 }
 
