@@ -135,7 +135,7 @@ Action bind(CLI::App& app) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--saturate", o->saturate, "values that do not fit become the largest that does");
-  app.footer("Example: wtool convert model/ -o model-bf16/ --dtype bf16 --shard-size 5GB");
+  app.footer("example:\n  wtool convert model/ -o model-bf16/ --dtype bf16 --shard-size 5GB");
   return [o](const Context& context) { return run(*o, context); };
 }
 

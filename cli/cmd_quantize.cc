@@ -367,7 +367,7 @@ Action bind(CLI::App& app) {
   app.add_flag("--allow-requantize", o->allow_requantize, "quantize block types again");
   app.add_flag("--saturate", o->saturate, "values that do not fit become the largest that does");
   add_rewrite_options(app, *o);
-  app.footer("Example: wtool quantize --int8 model.safetensors");
+  app.footer("example:\n  wtool quantize --int8 model.safetensors");
   return [o](const Context& context) { return run(*o, context); };
 }
 
