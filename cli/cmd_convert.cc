@@ -15,12 +15,13 @@ struct Options : RewriteOptions {
   std::vector<std::string> types;  // -T PATTERN=TYPE
 };
 
-DType dtype_named(const std::string& name) {
+DType dtype_named(const std::string& name, std::string_view option = "--dtype") {
   if (const auto type = parse_dtype(name)) return *type;
   std::vector<std::string_view> names;
   for (const DTypeInfo& t : all_dtypes()) names.push_back(t.name);
   const auto near = nearest(name, names);
   throw Error(Fault::Usage, fmt::format("unknown dtype {}", quoted(name)))
+      .in(option)
       .hint(near.empty() ? "such as f32, f16, bf16"
                          : fmt::format("did you mean {}?", quoted(near)));
 }
@@ -44,7 +45,7 @@ std::vector<std::optional<DType>> wanted(const Options& o, const Model& model) {
     if (type == "keep")
       out[i].reset();
     else
-      out[i] = dtype_named(type);
+      out[i] = dtype_named(type, "-T " + rules[winner[i]].pattern + '=' + type);
   }
   return out;
 }
@@ -76,6 +77,59 @@ void drop_quantization_config(Job& job, std::size_t decoded) {
   dropped |= set_in_config(job, "quantization_config", "");
   if (dropped)
     job.remarks.push_back("quantization_config removed: no tensor is quantized any more");
+}
+
+// Parts of quantised tensors that are copied as they are must stay what their config describes.
+void settle_quantized(Job& job) {
+  const Model& model = *job.model;
+  std::size_t copied = 0;
+  std::string_view scheme;
+  bool renamed = false;
+  for (const Fate& f : job.fates) {
+    const TensorEntry* part = f.encoded ? nullptr : model.catalog.find(f.source);
+    if (!part) continue;
+    const LogicalTensor& t = model.tensors[job.owner[model.catalog.index_of(*part)]];
+    if (t.count == 1) continue;
+    ++copied;
+    scheme = t.scheme->name;
+    renamed |= f.name != f.source;
+  }
+  if (copied == 0) return;
+  if (job.to.format->name == "gguf")
+    throw Error(Fault::Usage, fmt::format("{} tensors are parts of {}, which GGUF has no form for",
+                                          copied, scheme))
+        .in(model.path)
+        .hint("--dtype f16 decodes them first");
+  const std::string config = quantization_config_of(model);
+  if (renamed && (!config.empty() || job.meta.find("quantization_config")))
+    throw Error(Fault::Usage,
+                "quantization_config names the modules of quantized tensors: renaming them would "
+                "leave it behind")
+        .in("--rename")
+        .hint("rename before quantizing, or decode with --dtype");
+  if (job.to.kind != OutputSet::Kind::Folder && !config.empty() &&
+      !job.meta.find("quantization_config")) {
+    job.meta.set("quantization_config", config);
+    job.remarks.push_back("quantization_config of config.json is in the file's metadata");
+  }
+}
+
+// llama_ftype: a number that would be wrong after a cast is worse than none.
+void settle_file_type(Job& job, std::optional<DType> all) {
+  constexpr std::string_view kKey = "general.file_type";
+  if (job.to.format->name != "gguf" || !job.meta.find(kKey) ||
+      std::ranges::none_of(job.fates, &Fate::encoded))
+    return;
+  const auto number = all == DType::F32    ? std::optional(0u)
+                      : all == DType::F16  ? std::optional(1u)
+                      : all == DType::BF16 ? std::optional(32u)
+                                           : std::nullopt;
+  if (number)
+    job.meta.set(kKey, *number);
+  else
+    job.meta.erase(kKey);
+  job.remarks.push_back(number ? fmt::format("{} is now {}", kKey, *number)
+                               : fmt::format("{} removed: the types are mixed now", kKey));
 }
 
 void add_tensors(Job& job, const Options& o) {
@@ -113,6 +167,8 @@ void add_tensors(Job& job, const Options& o) {
   }
   refuse_all(refused);
   drop_quantization_config(job, decoded);
+  settle_quantized(job);
+  settle_file_type(job, all_cast ? parse_dtype(o.dtype) : std::nullopt);
   if (all_cast) follow_dtype(job, dtype_named(o.dtype));
 }
 

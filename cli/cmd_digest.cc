@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::vector<std::string> paths;
   std::string output;
-  bool force = false, per_tensor = false;
+  bool force = false, per_tensor = false, dry_run = false;
 };
 
 struct Item {
@@ -292,6 +292,11 @@ ExitCode manifest(const Options& options, const Context& context) {
 }
 
 ExitCode run(const Options& options, const Context& context) {
+  if (options.dry_run) {
+    for (const Item& item : expand(options)) out("would hash " + printable(item.path) + "\n");
+    if (!options.output.empty()) out("would write " + printable(options.output) + "\n");
+    return ExitCode::Ok;
+  }
   if (options.per_tensor) return manifest(options, context);
   std::vector<Item> items = expand(options);
   if (!options.output.empty() && options.output != "-") name_from(folder_of(options.output), items);
@@ -314,6 +319,8 @@ Action bind(CLI::App& app) {
   app.add_option("-o,--output", options->output, "write to a file, with names as seen from there")
       ->option_text("OUTPUT");
   app.add_flag("-f,--force", options->force, "replace what is there");
+  app.add_flag("-n,--dry-run", options->dry_run,
+               "say what would be hashed and written, do neither");
   app.footer("example:\n  wtool digest model/ -o model/SHA256SUMS\n");
   return [options](const Context& context) { return run(*options, context); };
 }

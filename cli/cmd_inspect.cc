@@ -200,7 +200,13 @@ std::string container(const Model& model) {
   const std::size_t files = model.catalog.sources().size();
   if (files > 1)
     text += fmt::format(", {} {}", files, model.catalog.format == "npy" ? "files" : "shards");
-  if (!model.index_name.empty()) text += ", index ok";
+  if (!model.index_name.empty())
+    text += std::ranges::any_of(model.notes,
+                                [&](const std::string& n) {
+                                  return n.find(model.index_name + ": ") != std::string::npos;
+                                })
+                ? ", index not right"
+                : ", index ok";
   return text;
 }
 
@@ -355,7 +361,8 @@ ExitCode print_value(const Model& model, const std::string& key) {
     });
   } else {
     out(to_text(*value));
-    out("\n");
+    // Into a pipe or a file a string goes as it is, to the byte; what people look at ends its line.
+    if (terminal().out_is_terminal || !std::holds_alternative<std::string>(*value)) out("\n");
   }
   return ExitCode::Ok;
 }
@@ -371,6 +378,12 @@ void write_model(JsonWriter& w, const Model& model) {
   w.member("bytes", t.bytes);
   w.member("parameters", t.parameters);
   w.member("bits_per_weight", t.bits_per_weight());
+  if (!model.notes.empty()) {
+    w.key("notes");
+    w.begin_array();
+    for (const std::string& n : model.notes) w.value(n);
+    w.end_array();
+  }
   w.end_object();
 }
 

@@ -60,6 +60,11 @@ Choice choice_named(const std::string& name, bool gguf) {
         .hint(gguf ? "keep, int8 (q8_0), int4 (q4_0), f16, bf16, f32; other ggml types come with a "
                      "later version"
                    : "keep, int8, int4, w8a8, f16, bf16, f32");
+  // llama.cpp's mixes: q4_k_m, iq3_xs, q3_k_l, …
+  const bool mix = (s.starts_with("q") || s.starts_with("iq")) && s.find('_') != s.npos;
+  if (mix)
+    throw Error(Fault::Usage, fmt::format("{} is not in this version of wtool", quoted(name)))
+        .hint("q8_0 (--int8) and q4_0 (--int4) are");
   const auto near = nearest(s, kNames);
   throw Error(Fault::Usage, fmt::format("unknown type {}", quoted(name)))
       .hint(near.empty() ? "keep, int8, int4, f16, bf16, f32; in GGUF also q8_0, q4_0"
@@ -87,7 +92,7 @@ Asked asked_for(const Options& o, bool gguf) {
     return {{}, "mixed"};
   }
   if (!o.type.empty() && !gguf)
-    throw Error(Fault::Usage, fmt::format("--type {} is a GGUF type", quoted(o.type)))
+    throw Error(Fault::Usage, "--type is for GGUF output")
         .hint("for safetensors: --int8, --int4, --w8a8; or --to gguf");
   if (o.w8a8 && gguf)
     throw Error(Fault::Usage, "--w8a8 is a safetensors scheme").hint("for GGUF: --int8 (q8_0)");
@@ -150,6 +155,9 @@ class Planner {
   }
 
  private:
+  std::uint32_t index_of(const LogicalTensor& t) const {
+    return static_cast<std::uint32_t>(&t - model_.tensors.data());
+  }
   bool is_ruled(std::uint32_t i) const { return winner_[i] != std::string::npos; }
 
   void one(std::uint32_t i, const LogicalTensor& t, const TensorEntry& entry) {
@@ -225,7 +233,12 @@ class Planner {
         if (!why) break;
       }
     }
-    if (why) return keep(t, entry, *why);
+    if (why) {
+      const bool asked = is_ruled(index_of(t));
+      if (!asked || o_.fallback) return keep(t, entry, *why);
+      refused_.push_back(fmt::format("tensor {}: {}", quoted(t.name), *why));
+      return;
+    }
     const Target target{(*job_.rename)(t.name), values};
     const std::size_t before = job_.plan.steps.size();
     scheme_.encode(std::span(&target, 1), options, job_.plan);
@@ -331,11 +344,12 @@ ExitCode run(const Options& o, const Context& context) {
   const Asked asked = asked_for(o, gguf);
   Planner planner(job, o, context, asked.choice);
   planner.plan();
-  if (std::ranges::none_of(job.fates, &Fate::encoded))
-    throw Error(Fault::Usage, fmt::format("nothing to quantize: all {} tensors stay as they are",
-                                          job.fates.size()))
+  if (!o.output.dry_run && std::ranges::none_of(job.fates, &Fate::encoded))
+    throw Error(Fault::Usage,
+                fmt::format("nothing to quantize: all {} tensors stay as they are ({})",
+                            job.fates.size(), kept_reasons(job)))
         .in(job.model->path)
-        .hint("'wtool inspect' shows their types; -T 'PATTERN=TYPE' overrides what is kept");
+        .hint("-n lists them; -T 'PATTERN=TYPE' overrides what is kept");
   const std::string config = record_config(job, planner, context.registry.scheme(kScheme));
   if (gguf) set_gguf_keys(job, asked.choice, planner.any_blocks());
   if ((o.fp16 || o.bf16) && !gguf) follow_dtype(job, asked.choice.dtype);
@@ -367,6 +381,8 @@ Action bind(CLI::App& app) {
   app.add_flag("--allow-requantize", o->allow_requantize, "quantize block types again");
   app.add_flag("--saturate", o->saturate, "values that do not fit become the largest that does");
   add_rewrite_options(app, *o);
+  app.get_option("--tensors")->description("quantize only these, keep the others; repeatable");
+  app.get_option("--exclude")->description("keep these as they are; repeatable");
   app.footer("example:\n  wtool quantize --int8 model.safetensors");
   return [o](const Context& context) { return run(*o, context); };
 }

@@ -226,7 +226,7 @@ class AppendStep final : public Step {
 // A line for each row; of a vector, for each element.
 std::unique_ptr<Step> csv_step(const TensorPtr& values) {
   constexpr std::uint64_t kMany = 1 << 15;
-  auto text = std::make_shared<ElementText>(values->dtype(), values->elements() > kMany);
+  auto text = std::make_shared<ElementText>(values->dtype(), values->elements() > kMany, true);
   const bool vector = values->shape().size() < 2;
   const std::uint64_t cols = values->whole().cols;
   return std::make_unique<AppendStep>(
@@ -298,6 +298,11 @@ void write_file(const TensorPtr& values, const Chosen& chosen, const Model& mode
     throw Error(Fault::Usage, "binary data is not sent to a terminal")
         .hint("say -o FILE, or redirect standard output");
   Plan plan = plan_of(values, chosen, model, o, context.registry);
+  if (o.output.dry_run) {
+    out(fmt::format("would write {}: {} {} as {}\n", printable(target), to_text(values->shape()),
+                    name_of(values->dtype()), o.to));
+    return;
+  }
   OutputSet outputs(target, to_stdout ? OutputSet::Kind::Stdout : OutputSet::Kind::File,
                     o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
   Progress progress(*context.common, "show");
@@ -330,7 +335,7 @@ void write_json_value(JsonWriter& w, DType type, Bytes bytes, std::size_t i,
 }
 
 void write_json(const Tensor& values, const Chosen& chosen, const Model& model, const Options& o) {
-  const ElementText text(values.dtype());
+  const ElementText text(values.dtype(), false, true);
   JsonWriter w(out);
   w.begin_object();
   w.member("schema", "wtool.show/1");
@@ -421,6 +426,7 @@ Action bind(CLI::App& app) {
                  "a .npy, .csv, .raw or .txt file; - is stdout")
       ->option_text("OUTPUT");
   app.add_flag("-f,--force", options->output.force, "replace what is there");
+  app.add_flag("-n,--dry-run", options->output.dry_run, "say what would be written, write nothing");
   app.add_option("--to", options->to, "text, npy, csv, or raw (the bytes, little-endian)")
       ->option_text("FORM")
       ->check(check_to);

@@ -139,7 +139,11 @@ void add_select_options(CLI::App& app, SelectOptions& options) {
 }
 
 std::vector<std::uint32_t> selected(const Model& model, const SelectOptions& options) {
-  return select(model.tensors, options.include, options.exclude, options.allow_unmatched);
+  try {
+    return select(model.tensors, options.include, options.exclude, options.allow_unmatched);
+  } catch (Error& e) {
+    throw e.in(model.path);
+  }
 }
 
 void add_output_options(CLI::App& app, OutputOptions& options) {

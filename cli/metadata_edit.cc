@@ -19,6 +19,7 @@ struct Assignment {
   std::string key, value;
   std::optional<MetaType> type;  // KEY:u32=5
   bool array = false;            // KEY:u32[]=[1, 2]
+  std::string suffix;            // what follows the last ':' and is no type
 };
 
 // KEY may hold ':'; only a known type name after the last one counts as a type.
@@ -29,14 +30,17 @@ Assignment parse_assignment(const std::string& text, std::string_view option) {
         .hint(
             "KEY:TYPE=VALUE gives the type: u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool str, or "
             "one of them with [] and a JSON list");
-  Assignment a{text.substr(0, equals), text.substr(equals + 1), {}};
+  Assignment a{text.substr(0, equals), text.substr(equals + 1), {}, false, {}};
   const auto colon = a.key.rfind(':');
   if (colon == std::string::npos) return a;
   std::string name = a.key.substr(colon + 1);
   const bool array = name.ends_with("[]");
   if (array) name.resize(name.size() - 2);
   const auto type = parse_meta_type(name);
-  if (!type || *type == MetaType::Array) return a;
+  if (!type || *type == MetaType::Array) {
+    a.suffix = name;
+    return a;
+  }
   a.type = type;
   a.array = array;
   a.key.resize(colon);
@@ -101,6 +105,16 @@ std::string nearest_key(const Metadata& meta, std::string_view key) {
 
 // An existing key keeps its type unless one is given; a new one is a string.
 void set(Metadata& meta, const Assignment& a, bool typed) {
+  // "n:u33=5" is a slip, not a string key of that name; a key that is there may be called so.
+  const bool word =
+      !a.suffix.empty() && a.suffix.size() <= 8 &&
+      a.suffix.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == a.suffix.npos;
+  if (word && !meta.find(a.key))
+    throw Error(Fault::Usage, fmt::format("{} is no metadata type", quoted(a.suffix)))
+        .in(fmt::format("--set {}", quoted(a.key)))
+        .hint(
+            "u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool str, or one of them with []; "
+            "KEY:str=VALUE for a key with ':' in it");
   MetaType type = MetaType::String;
   bool array = a.array;
   if (a.type) {

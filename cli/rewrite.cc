@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <numeric>
 #include <unordered_map>
@@ -49,20 +50,35 @@ std::string stem_of(const Model& model, const Format& format) {
 
 // --- Names and files ---------------------------------------------------------------------------
 
-void check_names(const Job& job, const std::vector<OutTensor>& outputs) {
-  std::unordered_map<std::string_view, std::size_t> seen;
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const auto [other, fresh] = seen.emplace(outputs[i].name, i);
-    if (!fresh)
-      throw Error(Fault::Usage,
-                  fmt::format("two tensors would be named {}", quoted(outputs[i].name)))
-          .in(job.to.path)
-          .hint("--rename rules may not make names collide");
+// Every collision at once, with the tensors that meet there.
+void check_names(const Job& job, const RewriteOptions& o, const std::vector<OutTensor>& outputs) {
+  std::unordered_map<std::string_view, std::string_view> seen;  // the output's name and its source
+  std::vector<std::string> met;
+  std::size_t at = 0;
+  for (const Fate& f : job.fates)
+    for (std::size_t i = 0; i < f.outputs; ++i) {
+      const std::string& name = outputs[at++].name;
+      const auto [other, fresh] = seen.emplace(name, f.source);
+      if (!fresh)
+        met.push_back(fmt::format("{} and {} would both be named {}", quoted(other->second),
+                                  quoted(f.source), quoted(name)));
+    }
+  if (!met.empty()) {
+    constexpr std::size_t kShown = 20;
+    std::string more;
+    if (met.size() > kShown) {
+      more = fmt::format("; and {} more", met.size() - kShown);
+      met.resize(kShown);
+    }
+    throw Error(Fault::Usage, fmt::format("tensors {}{}", fmt::join(met, "; "), more))
+        .in(job.to.path)
+        .hint("--rename rules may not make names collide");
   }
   const auto unused = job.rename->unused();
-  if (!unused.empty())
-    throw Error(Fault::Usage, fmt::format("--rename {} changes no name", quoted(unused[0])))
-        .hint("'wtool inspect --list' shows the names");
+  if (!unused.empty() && !o.select.allow_unmatched)
+    throw Error(Fault::Usage, fmt::format("{} changes no name", quoted(unused[0])))
+        .in("--rename")
+        .hint("'wtool inspect --list' shows the names; --allow-unmatched goes on all the same");
 }
 
 struct Cut {
@@ -114,6 +130,8 @@ Cut cut_files(const Job& job, const RewriteOptions& o, std::span<const OutTensor
           .hint("write to a folder (-o NAME/), or pick one with -t");
     return {{1}};
   }
+  if (!o.shard_size.empty() && o.single)
+    throw Error(Fault::Usage, "--shard-size and --single contradict each other");
   if (!o.shard_size.empty()) {
     const auto limit = parse_size(o.shard_size);
     if (!limit || *limit == 0)
@@ -151,9 +169,10 @@ void set_files(Job& job, const RewriteOptions& o, const std::vector<OutTensor>& 
   std::size_t at = 0;
   for (std::size_t i = 0; i < n; ++i) {
     OutFile file{.name = "", .format = &format, .meta = {}, .tensors = cut.counts[i]};
-    if (format.one_tensor)
-      file.name = job.to.kind == OutputSet::Kind::Folder ? file_name_for(outputs[at].name, format)
-                                                         : job.to.path;
+    if (job.to.kind != OutputSet::Kind::Folder)
+      file.name = job.to.path;
+    else if (format.one_tensor)
+      file.name = file_name_for(outputs[at].name, format);
     else
       file.name = n > 1 ? format.shard_name(stem, i, n) : stem + std::string(format.suffixes[0]);
     if (!format.one_tensor)
@@ -295,6 +314,25 @@ OutputSet::Existing existing(const RewriteOptions& o) {
   return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
 }
 
+std::string resolved(const std::string& path) {
+  std::error_code ignored;
+  const auto whole = std::filesystem::weakly_canonical(std::filesystem::absolute(path), ignored);
+  return ignored ? path : whole.native();
+}
+
+// Before any work: a report replaces only with --force, and never an input or the output.
+void check_report(const Job& job, const RewriteOptions& o) {
+  const std::string& path = o.output.report;
+  if (path.empty()) return;
+  const std::string place = resolved(path);
+  bool taken = job.to.kind != OutputSet::Kind::Stdout && place == resolved(job.to.path);
+  for (const SourcePtr& s : job.model->catalog.sources()) taken |= place == resolved(s->name());
+  for (const SideFile& s : job.model->side) taken |= place == resolved(s.content->name());
+  if (taken) throw Error(Fault::Usage, "is an input or the output itself").in("--report " + path);
+  if (!o.output.force && std::filesystem::exists(std::filesystem::symlink_status(path)))
+    throw Error(Fault::Usage, "already exists").in(path).hint("use --force to replace it");
+}
+
 void write_json_report(const Outcome& outcome, const RewriteOptions& o, const Context& context) {
   if (!o.output.report.empty()) {
     std::string text;
@@ -347,7 +385,10 @@ Job prepare(const RewriteOptions& o, const Context& context, std::string_view la
   job.model = open_input(o.input, context);
   const Model& model = *job.model;
   job.chosen.assign(model.tensors.size(), false);
-  for (const std::uint32_t i : selected(model, o.select)) job.chosen[i] = true;
+  const auto picked = selected(model, o.select);
+  if (picked.empty() && !model.tensors.empty())
+    throw Error(Fault::Usage, "-t and -x leave no tensor").in(model.path);
+  for (const std::uint32_t i : picked) job.chosen[i] = true;
   job.owner.assign(model.catalog.entries().size(), 0);
   for (std::uint32_t i = 0; i < model.tensors.size(); ++i)
     for (const std::uint32_t p : model.parts_of(model.tensors[i])) job.owner[p] = i;
@@ -367,6 +408,10 @@ Job prepare(const RewriteOptions& o, const Context& context, std::string_view la
     for (const SideFile& s : model.side)
       if (&s != kept_meta) job.side.push_back(s);
     for (const std::string& line : model.left_out) job.remarks.push_back("not copied: " + line);
+  } else if (!model.side.empty()) {
+    std::string names;
+    for (const SideFile& s : model.side) names += (names.empty() ? "" : ", ") + s.name;
+    job.remarks.push_back("not copied, since the output is one file: " + names);
   }
   return job;
 }
@@ -377,13 +422,16 @@ void add_copy(Job& job, const TensorEntry& entry, std::string why, bool kept) {
   const TensorPtr values = logical.count == 1 ? model.open(logical) : stored(model.catalog, entry);
   const TensorPtr from =
       logical.count == 1 && values->bytes() == entry.bytes ? values : stored(model.catalog, entry);
+  // The parts of a quantised tensor count as its parameters once.
+  const bool counts = logical.count == 1 || &model.part(logical, 0) == &entry;
   Fate fate{.name = (*job.rename)(entry.name),
+            .source = entry.name,
             .shape = from->shape(),
             .from = std::string(name_of(from->dtype())),
             .to = std::string(name_of(from->dtype())),
             .why = std::move(why),
             .kept = kept,
-            .elements = from->elements(),
+            .elements = counts ? element_count(logical.shape).value_or(0) : 0,
             .bytes_in = entry.bytes,
             .bytes_out = entry.bytes,
             .input_file = entry.source,
@@ -396,6 +444,7 @@ void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before
                  std::string why) {
   const Model& model = *job.model;
   Fate fate{.name = (*job.rename)(tensor.name),
+            .source = tensor.name,
             .shape = Shape(tensor.shape.begin(), tensor.shape.end()),
             .from = tensor.count == 1 ? std::string(name_of(model.part(tensor, 0).dtype))
                                       : std::string("quantized"),
@@ -449,24 +498,44 @@ Gate parse_gate(const std::string& text) {
   return gate;
 }
 
+namespace {
+
+// A folder's config.json as an object; throws BadFile if it is none.
+Json read_config(const SideFile& file) {
+  constexpr std::uint64_t kMost = std::uint64_t{64} << 20;
+  if (file.content->size() > kMost)
+    throw Error(Fault::BadFile,
+                fmt::format("{} bytes are too many for a config", file.content->size()))
+        .in(file.content->name());
+  const Buffer bytes = read_all({file.content, 0, file.content->size()});
+  Json config = Json::parse(as_text(bytes), nullptr, false);
+  if (!config.is_object())
+    throw Error(Fault::BadFile, "is not a JSON object").in(file.content->name());
+  return config;
+}
+
+SideFile* config_of(Job& job) {
+  const auto it = std::ranges::find(job.side, "config.json", &SideFile::name);
+  return it == job.side.end() ? nullptr : &*it;
+}
+
+}  // namespace
+
 bool set_in_config(Job& job, const std::string& key, const std::string& json_text) {
-  for (SideFile& s : job.side) {
-    if (s.name != "config.json") continue;
-    constexpr std::uint64_t kMost = std::uint64_t{64} << 20;
-    if (s.content->size() > kMost)
-      throw Error(Fault::BadFile,
-                  fmt::format("{} bytes are too many for a config", s.content->size()))
-          .in(s.content->name());
-    const Buffer bytes = read_all({s.content, 0, s.content->size()});
-    Json config = Json::parse(as_text(bytes), nullptr, false);
-    if (!config.is_object())
-      throw Error(Fault::BadFile, "is not a JSON object").in(s.content->name());
-    if (json_text.empty() && !config.erase(key)) return false;
-    if (!json_text.empty()) config[key] = Json::parse(json_text);
-    s.content = from_memory(s.content->name(), to_buffer(config.dump(2) + "\n"));
-    return true;
-  }
-  return false;
+  SideFile* file = config_of(job);
+  if (!file) return false;
+  Json config = read_config(*file);
+  if (json_text.empty() && !config.erase(key)) return false;
+  if (!json_text.empty()) config[key] = Json::parse(json_text);
+  file->content = from_memory(file->content->name(), to_buffer(config.dump(2) + "\n"));
+  return true;
+}
+
+std::string quantization_config_of(const Model& model) {
+  const SideFile* file = model.side_file("config.json");
+  if (!file) return {};
+  const Json config = read_config(*file);
+  return config.contains("quantization_config") ? config["quantization_config"].dump() : "";
 }
 
 void follow_dtype(Job& job, DType to) {
@@ -476,18 +545,14 @@ void follow_dtype(Job& job, DType to) {
                                 : to == DType::F64  ? "float64"
                                                     : "";
   if (name.empty()) return;
-  for (const SideFile& s : job.side) {
-    if (s.name != "config.json" || s.content->size() > (std::uint64_t{64} << 20)) continue;
-    const Buffer bytes = read_all({s.content, 0, s.content->size()});
-    const Json config = Json::parse(as_text(bytes), nullptr, false);
-    if (!config.is_object()) return;
-    for (const char* key : {"torch_dtype", "dtype"}) {
-      if (!config.contains(key) || !config[key].is_string() || config[key] == name) continue;
-      job.remarks.push_back(
-          fmt::format("config.json: {} {} -> {}", key, config[key].get<std::string>(), name));
-      set_in_config(job, key, fmt::format("\"{}\"", name));
-    }
-    return;
+  const SideFile* file = config_of(job);
+  if (!file) return;
+  const Json config = read_config(*file);
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (!config.contains(key) || !config[key].is_string() || config[key] == name) continue;
+    job.remarks.push_back(
+        fmt::format("config.json: {} {} -> {}", key, config[key].get<std::string>(), name));
+    set_in_config(job, key, fmt::format("\"{}\"", name));
   }
 }
 
@@ -496,11 +561,12 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   set_endian(job, o);
   {
     const std::vector<OutTensor> outputs = outputs_of(job.plan);
-    check_names(job, outputs);
+    check_names(job, o, outputs);
     set_files(job, o, outputs);
   }
   job.plan.side = job.side;
   const Placement placement = place(job.plan);
+  check_report(job, o);
   if (o.output.dry_run) {
     const Outcome plan{job, placement, {}, how, true, {}};
     write_json_report(plan, o, context);

@@ -94,23 +94,6 @@ void print_fates(const Job& job, bool verbose) {
   table.print(2);
 }
 
-// "65 norm, 1 embedding"
-std::string kept_reasons(const Job& job) {
-  std::vector<std::pair<std::string, std::size_t>> reasons;
-  for (const Fate& f : job.fates) {
-    if (!f.kept) continue;
-    const auto it = std::ranges::find(reasons, f.why, [](const auto& r) { return r.first; });
-    if (it == reasons.end())
-      reasons.emplace_back(f.why, 1);
-    else
-      ++it->second;
-  }
-  std::string text;
-  for (const auto& [why, n] : reasons)
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", why, n);
-  return text;
-}
-
 // What did not become what was asked for: what stayed, and what fell back to smaller groups.
 void print_kept(const Job& job) {
   Table table({{"kept or fallen back"}, {"", true, 2}, {"type", false, 1}, {"why"}});
@@ -155,9 +138,9 @@ void print_errors(const Report& report, bool all) {
   const std::size_t n = all ? rows.size() : std::min(kShown, rows.size());
   Table table({{rows.size() > 1 ? "worst by relative error" : "relative error"},
                {"rel_rmse", true},
-               {"SQNR dB", true, 2},
-               {"max|err|/step", true, 1},
-               {"cos", true, 3},
+               {"SQNR dB", true},
+               {"max|err|/step", true},
+               {"cos", true},
                {"histogram of error", false, 4}});
   for (const Row* r : std::span(rows).first(n))
     table.row({printable(r->tensor), fmt::format("{:.3g}", metric(*r, kRelRmse)),
@@ -170,6 +153,8 @@ void print_errors(const Report& report, bool all) {
 }
 
 void print_gates(const Outcome& o) {
+  if (o.dry_run && !o.how.gates.empty())
+    out("gates are judged by what is really stored: not in a dry run\n");
   for (const Outcome::GateResult& g : o.gates) {
     out(fmt::format("gate {}: {}", g.gate->text,
                     g.passed ? paint(Style::Green, "passed") : paint(Style::Red, "FAILED")));
@@ -196,9 +181,8 @@ std::string summary_line(const Outcome& o) {
   if (copied > 0) text += fmt::format("{}{} copied", text.empty() ? "" : ", ", copied);
   if (t.kept > 0)
     text += fmt::format("{}{} kept ({})", text.empty() ? "" : ", ", t.kept, kept_reasons(o.job));
-  text += fmt::format("   {} → {}   {:.2f} bits/weight", human_bytes(t.bytes_in),
-                      human_bytes(t.bytes_out), bits_per_weight(t));
-  return text;
+  return text + fmt::format("\n{} → {}   {:.2f} bits/weight", human_bytes(t.bytes_in),
+                            human_bytes(t.bytes_out), bits_per_weight(t));
 }
 
 void print_files(const Outcome& o) {
@@ -262,6 +246,22 @@ void write_files(JsonWriter& w, const Outcome& o) {
 }
 
 }  // namespace
+
+std::string kept_reasons(const Job& job) {
+  std::vector<std::pair<std::string, std::size_t>> reasons;
+  for (const Fate& f : job.fates) {
+    if (!f.kept) continue;
+    const auto it = std::ranges::find(reasons, f.why, [](const auto& r) { return r.first; });
+    if (it == reasons.end())
+      reasons.emplace_back(f.why, 1);
+    else
+      ++it->second;
+  }
+  std::string text;
+  for (const auto& [why, n] : reasons)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", n, why);
+  return text;
+}
 
 void print_outcome(const Outcome& o, bool verbose) {
   out(summary_line(o) + "\n");

@@ -29,7 +29,8 @@ void append_complex(std::string& to, Bytes elements, std::size_t i) {
 
 }  // namespace
 
-ElementText::ElementText(DType dtype, bool many) : dtype_(dtype) {
+ElementText::ElementText(DType dtype, bool many, bool all_digits)
+    : dtype_(dtype), all_digits_(all_digits) {
   const DTypeInfo& t = info(dtype);
   if (t.kind == Kind::Opaque)
     throw Error(Fault::Unsupported, fmt::format("{} is opaque bytes, without values", t.name))
@@ -50,6 +51,7 @@ std::string ElementText::narrow(std::uint32_t bits) const {
   store(MutableBytes(in), bits);
   float value = 0;
   c.decode(in, &value, 1);
+  if (all_digits_) return fmt::format("{}", static_cast<double>(value));
   // Integers in full: 448 reads better than the shorter 450 that rounds to it.
   const bool whole = std::abs(value) < 1e6f && value == std::trunc(value);
   if (!std::isfinite(value) || !c.encode || whole) return fmt::format("{}", value);

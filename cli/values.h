@@ -10,17 +10,19 @@
 namespace wtool {
 
 // Elements as text: integers exactly, floats in the fewest digits that read back as the same value
-// of their own type. Immutable once made; any thread may use it.
+// of their own type, or, for programs that will read them as doubles, with all their digits.
+// Immutable once made; any thread may use it.
 class ElementText {
  public:
   // With `many`, the texts of 8- and 16-bit floats are made beforehand. Throws Unsupported, with a
   // hint, if elements of this type have no value of their own (blocks, opaque bytes).
-  explicit ElementText(DType dtype, bool many = false);
+  explicit ElementText(DType dtype, bool many = false, bool all_digits = false);
   void append(std::string& to, Bytes elements, std::size_t i) const;
 
  private:
   std::string narrow(std::uint32_t bits) const;
   DType dtype_;
+  bool all_digits_;
   std::vector<std::string> ready_;
 };
 

@@ -16,26 +16,40 @@ namespace {
 
 constexpr std::size_t kMostNamed = 20;
 
-// Everything that one format refuses, in one error.
+// Everything that one format refuses, in one error: the tensors by name, each reason once.
 class Refusals {
  public:
   void add(std::string_view file, std::string_view tensor, std::string_view why) {
-    if (++count_ <= kMostNamed)
-      text_ += fmt::format("{}{}: {}", text_.empty() ? "" : "; ", quoted(tensor), why);
+    ++count_;
     if (file_.empty()) file_ = file;
+    auto it = std::ranges::find(reasons_, why, &Reason::why);
+    if (it == reasons_.end()) {
+      if (reasons_.size() == kMostNamed) return;
+      it = reasons_.insert(reasons_.end(), {std::string(why), {}, 0});
+    }
+    if (it->count++ < kMostNamed) it->names += (it->count > 1 ? ", " : "") + quoted(tensor);
   }
-  void settle(const Format& format, std::size_t of) {
+  void settle(const Format& format, std::size_t of) const {
     if (count_ == 0) return;
-    const std::string more =
-        count_ > kMostNamed ? fmt::format("; and {} more", count_ - kMostNamed) : "";
-    throw Error(Fault::Usage, fmt::format("{} cannot hold {} of {} tensors: {}{}", format.name,
-                                          count_, of, text_, more))
+    std::string text;
+    for (const Reason& r : reasons_) {
+      const std::string more =
+          r.count > kMostNamed ? fmt::format(" and {} more", r.count - kMostNamed) : "";
+      text += fmt::format("{}{}{}: {}", text.empty() ? "" : "; ", r.names, more, r.why);
+    }
+    throw Error(Fault::Usage,
+                fmt::format("{} cannot hold {} of {} tensors: {}", format.name, count_, of, text))
         .in(file_);
   }
 
  private:
+  struct Reason {
+    std::string why, names;
+    std::size_t count;
+  };
+  std::vector<Reason> reasons_;
   std::size_t count_ = 0;
-  std::string file_, text_;
+  std::string file_;
 };
 
 std::size_t tensors_in(const Plan& plan) {

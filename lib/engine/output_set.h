@@ -18,9 +18,9 @@ namespace wtool {
 // not committed. The hidden folder is '.NAME.wtool-PID' and locked while in use; what a killed run
 // left is found by its name, seen to be unlocked, and removed.
 //
-// Replacing keeps the mode of what is replaced. A target that is a link to something: that is
-// replaced, the link stays. A link that leads nowhere is refused, and so is anything that is
-// neither a file nor a folder. What is being replaced can be an input of the run: it is read
+// Replacing keeps the mode of what is replaced. A target that is a link is replaced itself: what it
+// leads to may belong to others (a cache's blob). A link is no folder to replace. Refused is what
+// is neither a file nor a folder. What is being replaced can be an input of the run: it is read
 // through its open descriptor, and untouched until commit().
 class OutputSet {
  public:
@@ -81,7 +81,7 @@ class OutputSet {
   void send() const;
 
   std::string target_;   // as given
-  std::string final_;    // where it really goes: links resolved
+  std::string final_;    // where it really goes: relative folders resolved
   std::string staging_;  // "" once it is the output, or for Stdout
   Kind kind_;
   Existing existing_;

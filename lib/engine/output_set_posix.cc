@@ -237,12 +237,16 @@ void OutputSet::settle_target() {
     return;
   }
   if (existing_ == Existing::Refuse) throw exists(target_);
-  std::error_code code;
-  final_ = fs::canonical(target_, code).native();
-  if (code)
-    throw Error(Fault::Usage, "is a link that leads nowhere")
-        .in(target_)
-        .hint("remove the link, or write to another name");
+  // A link is replaced itself: what it leads to may be another's, such as a cache's blob. A folder
+  // behind a link cannot be exchanged that way.
+  if (S_ISLNK(s.st_mode)) {
+    if (kind_ == Kind::Folder)
+      throw Error(Fault::Usage, "is a link, so the folder it leads to is not replaced")
+          .in(target_)
+          .hint("name the folder itself, or remove the link");
+    replaces_ = true;
+    return;
+  }
   if (::stat(final_.c_str(), &s) != 0)
     throw io_error("cannot look at the output's place", target_, errno);
   if (kind_ == Kind::File && S_ISDIR(s.st_mode))
@@ -469,7 +473,9 @@ void OutputSet::commit() {
 void OutputSet::keep_modes() const {
   if (!replaces_) return;
   struct stat s {};
-  const auto is = [&](const fs::path& path) { return ::stat(path.c_str(), &s) == 0; };
+  const auto is = [&](const fs::path& path) {
+    return ::lstat(path.c_str(), &s) == 0 && !S_ISLNK(s.st_mode);
+  };
   for (const File& f : files_)
     if (is(kind_ == Kind::File ? fs::path(final_) : fs::path(final_) / f.name))
       if (::fchmod(f.fd, s.st_mode & 0777) != 0)

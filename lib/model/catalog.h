@@ -41,7 +41,7 @@ class Catalog {
   Catalog& operator=(Catalog&&) noexcept = default;
 
   std::uint32_t add_source(SourcePtr source);
-  void reserve(std::size_t tensors);  // a hint, from what is known to be there
+  void reserve(std::size_t tensors);          // a hint, from what is known to be there
   Arena& arena() noexcept { return arena_; }  // where readers put names and shapes
 
   // The customs gate: size against dtype and shape, bounds against the file, unique names. Keeps

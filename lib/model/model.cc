@@ -99,6 +99,8 @@ class Opener {
       open_path();
     find_tensors();
     retype();
+    for (const Diagnostics::Note& n : faults_.notes())
+      model_->notes.push_back(n.where.empty() ? n.text : n.where + ": " + n.text);
     return std::move(model_);
   }
 
@@ -122,7 +124,7 @@ class Opener {
   void open_index(const std::string& folder, const std::string& name, const Format& format);
   std::vector<std::string> shards_of(const ShardIndex& index, const std::string& folder);
   void check_index(const ShardIndex& index, const std::string& folder);
-  void check_total(const ShardIndex& index);
+  void check_total(const ShardIndex& index, const std::string& folder);
   // A set without an index: by what the files say, or by their numbered names.
   std::vector<std::string> open_set(const SourcePtr& source);
   void close_set(const Format& format, const std::string& first);
@@ -357,7 +359,7 @@ void Opener::open_index(const std::string& folder, const std::string& name, cons
     take(std::move(part));
   }
   check_index(index, folder);
-  check_total(index);
+  check_total(index, folder);
   collect_side_files(folder, shards, "the index does not name it");
 }
 
@@ -429,7 +431,7 @@ void Opener::check_index(const ShardIndex& index, const std::string& folder) {
 }
 
 // A wrong sum harms nobody and is common: a note, but for those who ask for every fault.
-void Opener::check_total(const ShardIndex& index) {
+void Opener::check_total(const ShardIndex& index, const std::string& folder) {
   if (!index.total_bytes) return;
   std::uint64_t tensors = 0, files = 0;
   for (const TensorEntry& t : model_->catalog.entries()) tensors += t.bytes;
@@ -438,10 +440,11 @@ void Opener::check_total(const ShardIndex& index) {
   std::string text =
       fmt::format("total_size is {}, but the tensors have {} bytes{}", *index.total_bytes, tensors,
                   *index.total_bytes == files ? " (it counts whole files)" : "");
+  const std::string where = joined(folder, model_->index_name);
   if (faults_.mode() == Diagnostics::Mode::Collect)
-    faults_.report(kTotalSize, model_->index_name, 0, std::move(text));
+    faults_.report(kTotalSize, where, 0, std::move(text));
   else
-    faults_.note(model_->index_name, std::move(text));
+    faults_.note(where, std::move(text));
 }
 
 // Takes the file and the rest of its set; returns the paths taken.

@@ -25,9 +25,10 @@ struct Model {
   std::string path;        // as given by the user; of an index or an indexed shard, the folder
   bool is_folder = false;  // its parts lie in a folder of its own
   Catalog catalog;
-  std::string index_name;              // "model.safetensors.index.json" if there was one
-  std::vector<SideFile> side;          // config.json, tokenizer, …: only for folders
-  std::vector<std::string> left_out;   // what lies in the folder and is neither, with a reason
+  std::string index_name;             // "model.safetensors.index.json" if there was one
+  std::vector<SideFile> side;         // config.json, tokenizer, …: only for folders
+  std::vector<std::string> left_out;  // what lies in the folder and is neither, with a reason
+  std::vector<std::string> notes;  // what opening noticed and is no fault: "m/…: total_size is …"
   std::vector<LogicalTensor> tensors;  // by first part, so in file order
   std::vector<std::uint32_t> parts;    // catalog entries
 

@@ -13,6 +13,8 @@ enum class Match : std::uint8_t {
   Last,      // its last dot-separated part
   Part,      // any of its parts
   LastHas,   // its last part has these letters in it
+  LastWord,  // a word of its last part ends so: "input_layernorm", "norm1", "q_norm", "LayerNorm",
+             // but neither "normal" nor "renormalize"
   Anywhere,  // it has these letters in it
 };
 struct NameRule {
@@ -65,13 +67,15 @@ constexpr NameRule kHuggingFace[] = {
     {Match::Module, "output", kHead},    // Meta's Llama, InternLM2
     {Match::Module, "proj_out", kHead},  // Whisper; in diffusion models the last layer
 
-    {Match::LastHas, "embed", kEmbedding},  // embed_tokens, word_embeddings, tok_embeddings, …
+    {Match::LastWord, "embed", kEmbedding},  // embed_tokens
+    {Match::LastWord, "embedding", kEmbedding},
+    {Match::LastWord, "embeddings", kEmbedding},  // word_embeddings, tok_embeddings
     {Match::Last, "wte", kEmbedding},
     {Match::Last, "wpe", kEmbedding},
     {Match::Last, "shared", kEmbedding},  // T5
     {Match::Last, "relative_attention_bias", kEmbedding},
 
-    {Match::LastHas, "norm", kNorm},
+    {Match::LastWord, "norm", kNorm},
     {Match::LastHas, "ln_", kNorm},
 
     {Match::LastHas, "conv1d", kConv},   // Mamba's, where a format has dropped its middle dimension
@@ -145,12 +149,29 @@ bool has_part(std::string_view name, std::string_view part) noexcept {
   return false;
 }
 
+// `word` is lower case. Digits at the end of a word don't count.
+bool has_word_ending(std::string_view part, std::string_view word) noexcept {
+  for (std::size_t at = 0; at <= part.size();) {
+    const std::size_t end = std::min(part.find('_', at), part.size());
+    std::string_view w = part.substr(at, end - at);
+    while (!w.empty() && w.back() >= '0' && w.back() <= '9') w.remove_suffix(1);
+    const auto same = [](char a, char b) {
+      return a == b || (a >= 'A' && a <= 'Z' && a - 'A' + 'a' == b);
+    };
+    if (w.size() >= word.size() && std::ranges::equal(w.substr(w.size() - word.size()), word, same))
+      return true;
+    at = end + 1;
+  }
+  return false;
+}
+
 bool matches(const NameRule& rule, std::string_view module) noexcept {
   switch (rule.match) {
     case Match::Module: return module == rule.words;
     case Match::Start: return module.starts_with(rule.words);
     case Match::Last: return last_part(module) == rule.words;
     case Match::Part: return has_part(module, rule.words);
+    case Match::LastWord: return has_word_ending(last_part(module), rule.words);
     case Match::LastHas: return last_part(module).find(rule.words) != std::string_view::npos;
     case Match::Anywhere: return module.find(rule.words) != std::string_view::npos;
   }
@@ -163,8 +184,8 @@ std::optional<std::string_view> by_type(DType dtype) noexcept {
     case Kind::Float:
       if (dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32 || dtype == DType::F64)
         return std::nullopt;
-      return "already quantised";
-    case Kind::Block: return "already quantised";
+      return "already quantized";
+    case Kind::Block: return "already quantized";
     case Kind::Int: return "integer";
     case Kind::Bool: return "bool";
     case Kind::Complex: return "complex";

@@ -573,6 +573,85 @@ class Rewrite(unittest.TestCase):
         report = json.loads(pathlib.Path("r.json").read_text())
         self.assertEqual(report["schema"], "wtool.quantize/1")
 
+    def test_a_report_replaces_nothing_unasked(self):
+        self.model()
+        pathlib.Path("notes.txt").write_text("mine")
+        before = pathlib.Path("m.safetensors").read_bytes()
+        for taken in ("m.safetensors", "./o.safetensors", "notes.txt"):
+            self.refused("convert", "m.safetensors", "-o", "o.safetensors", "--report", taken, code=2)
+        self.refused("convert", "m.safetensors", "-o", "o.safetensors", "-f", "--report", "m.safetensors", code=2)
+        self.assertEqual(pathlib.Path("m.safetensors").read_bytes(), before)
+        self.assertEqual(pathlib.Path("notes.txt").read_text(), "mine")
+
+    def test_a_rule_that_cannot_be_kept_is_refused(self):
+        write_safetensors("m.safetensors", {"odd.weight": ("F32", [4, 33], f32(noise(132))), "ok.weight": ("F32", [4, 128], f32(noise(512)))})
+        self.refused("quantize", "--int8", "m.safetensors", "-T", "odd.weight=int8", code=2, saying=["'odd.weight'", "33", "--fallback"])
+        self.run_wtool("quantize", "--int8", "m.safetensors", "-T", "odd.weight=int8", "--fallback")
+
+    def test_a_link_is_replaced_and_its_target_left_alone(self):
+        self.model()
+        pathlib.Path("blob").write_text("another's")
+        os.symlink("blob", "out.safetensors")
+        self.refused("convert", "m.safetensors", "-o", "out.safetensors", code=2)
+        self.run_wtool("convert", "m.safetensors", "-f", "-o", "out.safetensors")
+        self.assertEqual(pathlib.Path("blob").read_text(), "another's")
+        self.assertEqual(pathlib.Path("out.safetensors").read_bytes(), pathlib.Path("m.safetensors").read_bytes())
+
+    def quantized_folder(self):
+        os.mkdir("hf")
+        self.model("hf/model.safetensors", dtype="BF16")
+        pathlib.Path("hf/config.json").write_text("{}")
+        self.run_wtool("quantize", "--int8", "hf")
+
+    def test_a_quantized_folder_keeps_its_config_in_one_file(self):
+        self.quantized_folder()
+        said = self.run_wtool("convert", "hf-int8", "-o", "one.safetensors").stdout.decode()
+        self.assertIn("config.json", said)
+        config = json.loads(read_safetensors("one.safetensors")[1]["quantization_config"])
+        self.assertEqual(config, json.loads(pathlib.Path("hf-int8/config.json").read_text())["quantization_config"])
+        report = json.loads(self.run_wtool("convert", "hf-int8", "-o", "x.safetensors", "-n", "--json").stdout)
+        self.assertEqual(report["totals"]["parameters"], 64 * 256 + 2 * 32 * 256 + 256)
+
+    def test_what_would_break_a_quantized_model_is_refused(self):
+        self.quantized_folder()
+        self.refused("convert", "hf-int8", "--rename", "layers=blk", "-o", "r/", code=2, saying=["quantization_config"])
+        self.refused("convert", "hf-int8", "-o", "r.gguf", code=2, saying=["compressed-tensors", "--dtype"])
+        self.run_wtool("convert", "hf-int8", "--dtype", "f16", "--rename", "layers=blk", "-o", "r.gguf")
+
+    def test_rename_collisions_are_all_named(self):
+        write_safetensors("m.safetensors", {k: ("F32", [1], f32([1])) for k in ("a", "b", "c", "d")})
+        error = self.refused("convert", "m.safetensors", "-o", "x.safetensors", "--rename", "^[ab]$=x", "--rename", "^[cd]$=y", code=2)
+        for name in ("'a'", "'b'", "'c'", "'d'", "'x'", "'y'"):
+            self.assertIn(name, error)
+
+    def test_a_slip_in_a_type_is_no_key(self):
+        self.model()
+        self.refused("convert", "m.safetensors", "-o", "x.gguf", "--set", "n:u33=5", code=2, saying=["u33"])
+        self.run_wtool("convert", "m.safetensors", "-o", "x.gguf", "--set", "n:u33:str=5")
+        self.assertEqual(read_gguf("x.gguf")[0]["n:u33"], (8, "5"))
+
+    def test_file_type_follows_a_cast(self):
+        self.model()
+        self.run_wtool("convert", "m.safetensors", "-o", "m.gguf", "--set", "general.file_type:u32=0")
+        self.run_wtool("convert", "m.gguf", "--dtype", "f16", "-o", "h.gguf")
+        self.assertEqual(read_gguf("h.gguf")[0]["general.file_type"], (4, 1))
+
+    def test_only_names_of_norms_are_norms(self):
+        tensors = {n: ("F32", [128, 128], f32(noise(128 * 128))) for n in ("normal.weight", "renormalize.weight", "embedder_down.weight", "q_norm.weight", "tok_embeddings.weight")}
+        write_safetensors("m.safetensors", tensors)
+        report = json.loads(self.run_wtool("quantize", "--int8", "m.safetensors", "-n", "--json").stdout)
+        self.assertEqual({t["name"]: t.get("reason") for t in report["tensors"] if t["kept"]}, {"q_norm.weight": "norm", "tok_embeddings.weight": "embedding"})
+
+    def test_read_only_file_system(self):
+        os.mkdir("ro")
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", "ro"], capture_output=True).returncode:
+            self.skipTest("needs the right to mount a tmpfs")
+        try:
+            self.model()
+            self.refused("convert", "m.safetensors", "-o", "ro/x.safetensors", code=4, saying=["ro/x.safetensors"])
+        finally:
+            subprocess.run(["umount", "ro"], check=True)
+
     def test_memory_stays_bounded(self):
         self.sparse(512)
         # Resident pages of a process that has ended include file pages it mapped; wtool maps none.

@@ -867,7 +867,7 @@ TEST_CASE("policy: linear weights are quantised, everything else is kept with it
       {"audio_tower.layers.0.fc1.weight", {5120, 1280}, "audio"},
       // Types
       {"model.layers.0.mlp.up_proj.weight", {64, 64}, "integer", DType::I8},
-      {"model.layers.0.mlp.up_proj.weight", {64, 64}, "already quantised", DType::F8_E4M3},
+      {"model.layers.0.mlp.up_proj.weight", {64, 64}, "already quantized", DType::F8_E4M3},
       {"model.layers.0.mlp.up_proj.weight", {64, 64}, nullptr, DType::F32},
       {"some.matrix", {64, 64}, "not a weight"},
   };
@@ -917,7 +917,7 @@ TEST_CASE("policy: GGUF names", "[policy]") {
           std::string_view(l.reason ? l.reason : "quantised"));
   }
   CHECK(keep_reason("blk.0.attn_q.weight", DType::Q4_0, Shape{64, 64}, NameStyle::Ggml) ==
-        "already quantised");
+        "already quantized");
 }
 
 }  // namespace
