@@ -128,7 +128,7 @@ ExitCode digest_all(std::vector<Item>& items, const Context& context,
   for (const Item& i : items) job.total_bytes += i.bytes;
   job.extent = [&](std::size_t i) -> Extent {
     if (items[i].fault) throw Error(*items[i].fault);
-    open[i] = items[i].path == "-" ? from_stdin() : open_file(items[i].path);
+    open[i] = items[i].path == "-" ? from_stdin(&stop_signal()) : open_file(items[i].path);
     return {open[i], 0, items[i].bytes = open[i]->size()};
   };
   job.take = [&](std::size_t i, const Sha256* digest, const Error* error) {

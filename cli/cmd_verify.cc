@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 #include "cli/common.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
+#include "formats/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/trust/digest.h"
 
@@ -73,9 +75,17 @@ class ManifestReader {
  public:
   ManifestReader(std::string path, std::string_view text) : path_(std::move(path)) {
     try {
+      // First without a tree: nesting is bounded there.
+      std::string copy(text);
+      JsonReader reader(copy);
+      reader.skip();
+      reader.finish();
       root_ = nlohmann::json::parse(text);
-    } catch (const nlohmann::json::parse_error& e) {
-      throw Error(Fault::BadFile, fmt::format("is no JSON: fault at byte {}", e.byte)).in(path_);
+    } catch (const JsonFault& e) {
+      throw Error(Fault::BadFile, fmt::format("is no JSON: {} at byte {}", e.text(), e.at))
+          .in(path_);
+    } catch (const nlohmann::json::exception&) {  // a number beyond all types
+      throw Error(Fault::BadFile, "holds a number that is out of range").in(path_);
     }
   }
 
@@ -306,7 +316,12 @@ void find_difference(Promise& p, const Context& context) {
     const auto model = open_model(p.path, context.registry, {.alone = true, .void_as = {}}, faults);
     RunOptions run = context.run;
     run.progress = {};
+    std::unordered_set<std::string_view>
+        seen;  // a list may not make us hash a tensor over and over
     for (const TensorDigest& want : p.tensors) {
+      if (!seen.insert(want.name).second)
+        throw Error(Fault::BadFile,
+                    fmt::format("the manifest lists tensor {} twice", wtool::quoted(want.name)));
       p.difference = difference(want, model->catalog, run);
       p.tensor = want.name;
       if (!p.difference.empty()) return;
@@ -346,7 +361,7 @@ void print(const Promise& p) {
     if (p.bytes && *p.bytes != p.found_bytes)
       text += fmt::format("  {} bytes instead of {}\n", p.found_bytes, *p.bytes);
     if (!p.tensor.empty())
-      text += fmt::format("  tensor {} {}\n", wtool::quoted(p.tensor), p.difference);
+      text += fmt::format("  tensor {} {}\n", wtool::quoted(p.tensor), printable(p.difference));
     else if (!p.difference.empty())
       text += fmt::format("  {}\n", printable(p.difference));
   }
@@ -391,7 +406,7 @@ ExitCode compare(std::vector<Promise>& all, const Context& context) {
     if (fs::is_regular_file(p.path, ignored)) job.total_bytes += fs::file_size(p.path, ignored);
   job.extent = [&](std::size_t i) -> Extent {
     Promise& p = all[i];
-    open[i] = p.path == "-" ? from_stdin() : open_file(p.path);
+    open[i] = p.path == "-" ? from_stdin(&stop_signal()) : open_file(p.path);
     return {open[i], 0, p.found_bytes = open[i]->size()};
   };
   job.take = [&](std::size_t i, const Sha256* digest, const Error* error) {

@@ -102,7 +102,7 @@ void add_open_options(CLI::App& app, InputOptions& options) {
 }
 
 std::shared_ptr<const Model> open_input(const InputOptions& options, const Context& context) {
-  OpenOptions open{.alone = options.alone};
+  OpenOptions open{.alone = options.alone, .void_as = {}, .stop_signal = context.run.stop_signal};
   if (!options.void_as.empty()) {
     open.void_as = parse_dtype(options.void_as);
     if (!open.void_as) {
@@ -115,8 +115,11 @@ std::shared_ptr<const Model> open_input(const InputOptions& options, const Conte
   }
   Diagnostics faults;
   auto model = open_model(options.path, context.registry, open, faults);
-  for (const Diagnostics::Note& n : faults.notes())
+  constexpr std::size_t kShown = 20;
+  for (const Diagnostics::Note& n : faults.notes().first(std::min(kShown, faults.notes().size())))
     note(printable(n.where.empty() ? n.text : n.where + ": " + n.text));
+  if (faults.notes().size() > kShown)
+    note(fmt::format("and {} notes more", faults.notes().size() - kShown));
   return model;
 }
 

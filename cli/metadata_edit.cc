@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/rewrite.h"
+#include "cli/terminal.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 
@@ -134,7 +135,7 @@ void set(Metadata& meta, const Assignment& a, bool typed) {
 }
 
 std::string contents(const std::string& path) {
-  const SourcePtr file = path == "-" ? from_stdin() : open_file(path);
+  const SourcePtr file = path == "-" ? from_stdin(&stop_signal()) : open_file(path);
   constexpr std::uint64_t kMost = std::uint64_t{1} << 30;  // the longest string llama.cpp reads
   if (file->size() > kMost)
     throw Error(Fault::Usage,

@@ -1,31 +1,33 @@
 // wtool-metadata.json: the metadata that NPY files have no place for, beside them in their folder.
 // An object of strings, exactly like the "__metadata__" of a safetensors header, typed values
 // included.
+#include <unordered_set>
+
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "cli/rewrite.h"
 #include "formats/json_reader.h"
 #include "formats/metadata_json.h"
 #include "lib/base/error.h"
+#include "lib/base/text.h"
 
 namespace wtool {
-namespace {
-using Json = nlohmann::ordered_json;
-}
-
 SideFile metadata_file(const Metadata& meta) {
-  Json json = Json::object();
+  std::string text = "{";
+  const auto member = [&](std::string_view key, std::string_view value) {
+    text += text.size() > 1 ? ",\n  " : "\n  ";
+    append_json(text, key);
+    text += ": ";
+    append_json(text, value);
+  };
   bool typed = false;
   for (const MetaEntry& e : meta) {
-    if (is_plain_string(e))
-      json[e.key] = std::get<std::string>(e.value);
-    else
-      typed = true;
+    typed |= !is_plain_string(e);
+    if (is_plain_string(e)) member(e.key, std::get<std::string>(e.value));
   }
-  if (typed) json[std::string(kTypedMetadataKey)] = typed_metadata_text(meta);
+  if (typed) member(kTypedMetadataKey, typed_metadata_text(meta));
   const std::string name(kMetadataFile);
-  return {name, from_memory(name, to_buffer(json.dump(2) + "\n"))};
+  return {name, from_memory(name, to_buffer(text + "\n}\n"))};
 }
 
 Metadata read_metadata_file(const SideFile& file) {
@@ -34,25 +36,29 @@ Metadata read_metadata_file(const SideFile& file) {
         .in(file.content->name())
         .hint("--drop-metadata goes on without it");
   };
-  constexpr std::uint64_t kMost = std::uint64_t{256} << 20;
+  constexpr std::uint64_t kMost = std::uint64_t{100} << 20;  // a safetensors header's limit
   if (file.content->size() > kMost)
     throw bad(fmt::format("{} bytes are too many", file.content->size()));
-  const Buffer bytes = read_all({file.content, 0, file.content->size()});
-  const Json json = Json::parse(as_text(bytes), nullptr, false);
-  if (!json.is_object()) throw bad("is not a JSON object of strings");
+  std::string text(as_text(read_all({file.content, 0, file.content->size()})));
   std::vector<MetaEntry> entries;
+  std::unordered_set<std::string> seen;
   std::string typed;
-  for (const auto& [key, value] : json.items()) {
-    if (!value.is_string()) throw bad(fmt::format("the value of '{}' is not a string", key));
-    if (key == kTypedMetadataKey)
-      typed = value.get<std::string>();
-    else
-      entries.push_back({key, value.get<std::string>()});
-  }
   try {
+    JsonReader reader(text);
+    reader.begin_object();
+    for (std::string_view key; reader.next_member(key);) {
+      if (!seen.emplace(key).second) throw bad(fmt::format("key {} appears twice", quoted(key)));
+      std::string name(key);
+      const std::string_view value = reader.string();
+      if (name == kTypedMetadataKey)
+        typed = value;
+      else
+        entries.push_back({std::move(name), std::string(value)});
+    }
+    reader.finish();
     if (!typed.empty()) restore_typed_metadata(typed, entries);
   } catch (const JsonFault& e) {
-    throw bad(fmt::format("'{}' is not well-formed: {}", kTypedMetadataKey, e.text()));
+    throw bad(fmt::format("is no JSON object of strings: {} (byte {})", e.text(), e.at));
   }
   Metadata meta;
   for (MetaEntry& e : entries) meta.append(std::move(e.key), std::move(e.value));

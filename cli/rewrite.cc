@@ -329,6 +329,11 @@ void check_report(const Job& job, const RewriteOptions& o) {
   for (const SourcePtr& s : job.model->catalog.sources()) taken |= place == resolved(s->name());
   for (const SideFile& s : job.model->side) taken |= place == resolved(s.content->name());
   if (taken) throw Error(Fault::Usage, "is an input or the output itself").in("--report " + path);
+  if (path == "-" || path.ends_with('/') || std::filesystem::is_directory(path))
+    throw Error(Fault::Usage, "is no name for a file").in("--report " + path);
+  if (const auto parent = std::filesystem::path(path).parent_path();
+      !parent.empty() && !std::filesystem::is_directory(parent))
+    throw Error(Fault::Io, "there is no such folder").in("--report " + path);
   if (!o.output.force && std::filesystem::exists(std::filesystem::symlink_status(path)))
     throw Error(Fault::Usage, "already exists").in(path).hint("use --force to replace it");
 }

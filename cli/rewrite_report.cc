@@ -271,7 +271,7 @@ void print_outcome(const Outcome& o, bool verbose) {
     print_kept(o.job);
   print_errors(o.report, verbose);
   if (o.job.meta.find("quantization_config") && !o.how.quantization.empty())
-    out(fmt::format("quantization_config, in the metadata: {}\n", o.how.quantization));
+    out(fmt::format("quantization_config, in the metadata: {}\n", printable(o.how.quantization)));
   for (const std::string& r : o.job.remarks) out(printable(r) + "\n");
   print_gates(o);
   if (std::ranges::all_of(o.gates, &Outcome::GateResult::passed))

@@ -93,7 +93,9 @@ namespace {
 
 class Decoded final : public Tensor {
  public:
-  Decoded(TensorPtr of, DType as) : Tensor(as, of->shape()), of_(std::move(of)) {}
+  Decoded(TensorPtr of, DType as) : Tensor(as, of->shape()), of_(std::move(of)) {
+    static_cast<void>(codec(of_->dtype()));  // throws now, not after half the output
+  }
 
   void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
     const Box inner = of_->whole();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 
 #include <fmt/format.h>
@@ -335,6 +336,10 @@ std::optional<std::string> refuses(const OutTensor& tensor) {
                : fmt::format("NPY has no {}; --dtype f32 holds it exactly", type.name);
   if (tensor.shape.size() > kMaxRank)
     return fmt::format("{} dimensions; numpy takes at most {}", tensor.shape.size(), kMaxRank);
+  for (const std::uint64_t d : tensor.shape)
+    if (d > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      return fmt::format("dimension {} of {} is 2^63 or more, which numpy cannot read", d,
+                         to_text(tensor.shape));
   return std::nullopt;
 }
 

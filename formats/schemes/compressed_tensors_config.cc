@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "formats/json_reader.h"
 #include "formats/schemes/compressed_tensors.h"
 #include "lib/base/text.h"
 
@@ -14,8 +15,7 @@ constexpr Rule kConfigRule{"compressed-tensors.config"};
 
 // The longest config.json known, with every module of a large mixture of experts in its ignore
 // list, has about 1 MB. Values cost the parser up to 20 times their text.
-constexpr std::uint64_t kMaxConfigBytes = std::uint64_t{8} << 20;
-constexpr int kMaxDepth = 16;
+constexpr std::uint64_t kMaxConfigBytes = std::uint64_t{4} << 20;
 
 constexpr std::string_view kKey = "quantization_config", kOldKey = "compression_config",
                            kTextModel = "text_config";  // of a model that also sees or hears
@@ -40,31 +40,18 @@ std::optional<ConfigText> find_text(const Model& model, Diagnostics& faults) {
   return ConfigText{fmt::format("{}: metadata '{}'", model.path, kKey), std::string(text), false};
 }
 
-// Builds no more of a config.json than may hold a quantization_config.
-class OnlyQuantisation {
- public:
-  bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::key && depth == 1) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      in_text_model_ = key == kTextModel;
-      return in_text_model_ || key == kKey || key == kOldKey;
-    }
-    if (event == json::parse_event_t::key && depth == 2 && in_text_model_)
-      return parsed.get_ref<const std::string&>() == kKey;
-    return depth < kMaxDepth;
-  }
-
- private:
-  bool in_text_model_ = false;
-};
-
 // nullopt if it is no JSON, which is for others to complain about.
 std::optional<json> parse(const ConfigText& from, Diagnostics& faults) {
   try {
-    if (!from.whole)
-      return json::parse(from.text,
-                         [](int depth, json::parse_event_t, json&) { return depth < kMaxDepth; });
-    return json::parse(from.text, OnlyQuantisation());
+    // First without a tree: nesting is bounded there.
+    std::string copy = from.text;
+    JsonReader reader(copy);
+    reader.skip();
+    reader.finish();
+    return json::parse(from.text);
+  } catch (const JsonFault&) {
+    faults.note(from.where, fmt::format("not JSON, so no {} is known", kKey));
+    return std::nullopt;
   } catch (const json::exception&) {
     faults.note(from.where, fmt::format("not JSON, so no {} is known", kKey));
     return std::nullopt;

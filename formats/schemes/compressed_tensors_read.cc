@@ -257,7 +257,8 @@ class Recogniser {
     Found out{.name = p.module + std::string(kWeight),
               .parts = {},
               .dtype = DType::F32,
-              .shape = {layout.rows, layout.cols}};
+              .shape = {layout.rows, layout.cols},
+              .hint = static_cast<std::uint8_t>(layout.bits.front())};
     for (const TensorEntry* t : {p.codes, p.scale, p.shape, p.zero, p.g_idx})
       if (t) out.parts.push_back(model_.catalog.index_of(*t));
     return out;
@@ -283,12 +284,8 @@ TensorPtr open(const Model& model, const LogicalTensor& tensor) {
   if (!parts || missing_part(*parts) || dimensions(*parts, model.catalog, layout) ||
       scales(*parts, layout) || zero_points(*parts, layout))
     throw Error(Fault::Internal, fmt::format("tensor {} has changed", quoted(tensor.name)));
-  if (layout.bits.size() != 1) {  // narrower than any real model: the config has to say it again
-    Diagnostics quiet(Diagnostics::Mode::Collect);
-    Config config;
-    read_config(model, quiet, config);
-    agree(*parts, config, layout);
-  }
+  // Where several widths would fit, the config has said which.
+  if (layout.bits.size() != 1) layout.bits = {tensor.hint};
   const Source& file = *model.catalog.sources()[parts->codes->source];
   try {
     return decoded(*parts, layout, model.catalog);

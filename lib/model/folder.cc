@@ -158,7 +158,11 @@ std::vector<std::string> numbered_set(std::string_view file_name) {
     return {};
   const auto usual = [](std::string_view s) { return s.size() == 5 || s.size() == 6; };
   const auto i = parse_u64(number), count = parse_u64(last);
-  if (!usual(number) || !usual(last) || !i || !count || *i == 0 || *i > *count) return {};
+  // Nobody writes more shards (the hub's own limit); each name costs memory.
+  constexpr std::uint64_t kMostShards = 10'000;
+  if (!usual(number) || !usual(last) || !i || !count || *i == 0 || *i > *count ||
+      *count > kMostShards)
+    return {};
   std::vector<std::string> out;
   for (std::uint64_t n = 1; n <= *count; ++n)
     out.push_back(fmt::format("{}{:0{}}{}", file_name.substr(0, start), n, number.size(),

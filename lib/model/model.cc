@@ -92,7 +92,7 @@ class Opener {
     model_->path = path_;
     std::error_code code;
     if (path_ == "-")
-      take(read(from_stdin()));
+      take(read(from_stdin(options_.stop_signal)));
     else if (std::filesystem::is_directory(path_, code))
       open_folder();
     else
@@ -142,6 +142,7 @@ class Opener {
   }
   void take(Catalog&& part);
   void join_meta(const Catalog& part);
+  std::unordered_map<std::string, std::size_t> known_meta_;  // positions in the metadata
 
   void find_tensors();
   void claim(const Scheme& scheme, std::vector<bool>& claimed);
@@ -520,24 +521,25 @@ void Opener::take(Catalog&& part) {
 // Shards usually repeat the same few keys. What only a later one says is kept; where two disagree,
 // the first one's counts, and the reader is told.
 void Opener::join_meta(const Catalog& part) {
+  if (part.meta.empty()) return;
   Metadata& all = model_->catalog.meta;
-  std::unordered_map<std::string_view, const MetaValue*> known;
-  for (const MetaEntry& e : all) known.emplace(e.key, &e.value);
-  std::vector<MetaEntry> fresh;
+  if (known_meta_.empty())
+    for (const MetaEntry& e : all) known_meta_.emplace(e.key, known_meta_.size());
   for (const MetaEntry& e : part.meta) {
     const auto* mine = std::get_if<std::string>(&e.value);
     if (!mine) continue;  // only text can be compared; typed metadata lies in the first file
-    const auto it = known.find(e.key);
-    if (it == known.end()) {
-      fresh.push_back(e);
-    } else if (const auto* theirs = std::get_if<std::string>(it->second);
-               !theirs || *theirs != *mine) {
+    const auto [it, fresh] = known_meta_.emplace(e.key, all.size());
+    if (fresh) {
+      all.append(e.key, e.value);
+      continue;
+    }
+    const auto* theirs =
+        std::get_if<std::string>(&(all.begin() + static_cast<std::ptrdiff_t>(it->second))->value);
+    if (!theirs || *theirs != *mine)
       faults_.note(
           part.sources()[0]->name(),
           fmt::format("metadata {} differs from the first file's, which counts", quoted(e.key)));
-    }
   }
-  for (MetaEntry& e : fresh) all.append(std::move(e.key), std::move(e.value));
 }
 
 // Every stored tensor becomes part of one logical tensor: schemes choose first, the rest is plain.
@@ -582,7 +584,7 @@ void Opener::claim(const Scheme& scheme, std::vector<bool>& claimed) {
     for (const std::uint32_t i : f.parts) claimed[i] = true;
     model_->tensors.push_back({catalog.arena().text(f.name), &scheme,
                                catalog.arena().copy(ShapeView(f.shape)), first,
-                               static_cast<std::uint32_t>(f.parts.size()), f.dtype});
+                               static_cast<std::uint32_t>(f.parts.size()), f.dtype, f.hint});
   }
 }
 

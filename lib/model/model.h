@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,6 +20,7 @@ struct LogicalTensor {
   ShapeView shape;
   std::uint32_t first = 0, count = 1;  // its parts: Model::parts_of()
   DType dtype = DType::F32;            // of the values as opened
+  std::uint8_t hint = 0;  // what the scheme settled on recognising it and wants back on opening
 };
 
 struct Model {
@@ -61,6 +63,7 @@ struct Found {
   std::vector<std::uint32_t> parts;
   DType dtype;
   Shape shape;
+  std::uint8_t hint = 0;
 };
 
 // One group of modules that a config describes alike.
@@ -99,8 +102,9 @@ struct Registry {
 };
 
 struct OpenOptions {
-  bool alone = false;                 // just the named file, not its set
-  std::optional<DType> void_as = {};  // opaque elements (NPY V1, V2) are this type
+  bool alone = false;                             // just the named file, not its set
+  std::optional<DType> void_as = {};              // opaque elements (NPY V1, V2) are this type
+  const std::atomic<int>* stop_signal = nullptr;  // looked at while standard input is spooled
 };
 
 // A file, a folder, any one shard of a set, an index, or "-" for standard input: the whole model.

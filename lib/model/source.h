@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -30,7 +31,8 @@ SourcePtr open_on_demand(const std::string& path);
 std::uint64_t allow_many_files() noexcept;
 SourcePtr from_memory(std::string name, Buffer bytes);
 // Standard input, spooled to an unnamed temporary file (in $TMPDIR or /tmp) and named "-".
-SourcePtr from_stdin();
+// Throws Cancelled when `stop` becomes other than zero.
+SourcePtr from_stdin(const std::atomic<int>* stop = nullptr);
 
 // A stretch of a source. It keeps the source alive, so it means the same to whoever holds it.
 struct Extent {

@@ -183,11 +183,13 @@ std::uint64_t allow_many_files() noexcept {
 SourcePtr from_memory(std::string name, Buffer bytes) {
   return std::make_shared<Memory>(std::move(name), std::move(bytes));
 }
-SourcePtr from_stdin() {
+SourcePtr from_stdin(const std::atomic<int>* stop) {
   const int fd = unnamed_temporary();
   try {
     Buffer piece(std::size_t{1} << 20);
     while (true) {
+      if (stop && stop->load(std::memory_order_relaxed) != 0)
+        throw Error(Fault::Cancelled, "interrupted").in("-");
       const ssize_t n = ::read(STDIN_FILENO, piece.data(), piece.size());
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) throw io_error("read", errno, "-");

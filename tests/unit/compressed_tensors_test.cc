@@ -134,6 +134,7 @@ TensorPtr open_only(Model& model) {
   t.scheme = &kCompressedTensors;
   t.shape = model.catalog.arena().copy(ShapeView(found[0].shape));
   t.count = static_cast<std::uint32_t>(found[0].parts.size());
+  t.hint = found[0].hint;
   model.parts = found[0].parts;
   return kCompressedTensors.open(model, t);
 }
