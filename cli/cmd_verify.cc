@@ -82,8 +82,7 @@ class ManifestReader {
       reader.finish();
       root_ = nlohmann::json::parse(text);
     } catch (const JsonFault& e) {
-      throw Error(Fault::BadFile, fmt::format("is no JSON: {} at byte {}", e.text(), e.at))
-          .in(path_);
+      throw Error(Fault::BadFile, fmt::format("is no JSON: {}", e.text())).in(path_);
     } catch (const nlohmann::json::exception&) {  // a number beyond all types
       throw Error(Fault::BadFile, "holds a number that is out of range").in(path_);
     }

@@ -58,7 +58,7 @@ Metadata read_metadata_file(const SideFile& file) {
     reader.finish();
     if (!typed.empty()) restore_typed_metadata(typed, entries);
   } catch (const JsonFault& e) {
-    throw bad(fmt::format("is no JSON object of strings: {} (byte {})", e.text(), e.at));
+    throw bad(fmt::format("is no JSON object of strings: {}", e.text()));
   }
   Metadata meta;
   for (MetaEntry& e : entries) meta.append(std::move(e.key), std::move(e.value));

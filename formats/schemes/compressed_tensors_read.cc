@@ -1,6 +1,7 @@
 // Reading compressed-tensors: which stored tensors are one weight, and whether they agree.
 #include <algorithm>
 #include <array>
+#include <unordered_map>
 
 #include <fmt/format.h>
 
@@ -184,11 +185,11 @@ Complaint agree(const Parts& p, const Config& config, Layout& layout) {
 class Notes {
  public:
   void add(std::string_view reason, const TensorEntry& entry) {
-    const auto at = std::ranges::find(lines_, reason, &Line::reason);
-    if (at == lines_.end())
+    const auto [at, fresh] = by_reason_.emplace(std::string(reason), lines_.size());
+    if (fresh)
       lines_.push_back({std::string(reason), std::string(entry.name), 1});
     else
-      ++at->count;
+      ++lines_[at->second].count;
   }
   void tell(const std::string& where, Diagnostics& faults) const {
     for (const Line& l : lines_)
@@ -204,6 +205,7 @@ class Notes {
     std::size_t count;
   };
   std::vector<Line> lines_;
+  std::unordered_map<std::string, std::size_t> by_reason_;
 };
 
 class Recogniser {

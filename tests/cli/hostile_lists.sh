@@ -1,0 +1,29 @@
+# Manifests and configs from strangers: refused in one line, soon, and without driving the terminal.
+. "$LIB"
+make_small m.safetensors
+
+printf '%s' '{"schema":"wtool.manifest/1","files":[],"x":1e999}' > inf.json
+run verify -c inf.json; expect_status 3; expect_error_line
+i=0; while [ $i -lt 3000 ]; do printf '[[[[[[[[['; i=$((i + 1)); done > deep.json
+printf '{"a":' | cat - deep.json > nested.json
+run verify -c nested.json; expect_status 3; expect_text err.txt 'nested'
+
+# A tensor listed twice would be hashed twice: a list may not make us work without end.
+"$WTOOL" digest --per-tensor m.safetensors -o good.json
+run verify -c good.json; expect_status 0
+sed 's/"name": "b"/"name": "a"/' good.json > twice.json
+printf 'x' >> m.safetensors
+run verify -c twice.json; expect_status 1
+
+# A quantization_config of many objects.
+mkdir folder
+make_small folder/model.safetensors
+{ printf '{"quantization_config":{"quant_method":"compressed-tensors","config_groups":{'
+  i=0; while [ $i -lt 20000 ]; do printf '"g%d":{},' $i; i=$((i + 1)); done
+  printf '"last":{}}}}'; } > folder/config.json
+run inspect folder; expect_status 0
+
+# A report may not take the place of an input.
+make_small r.safetensors
+run convert r.safetensors -o o.gguf --report r.safetensors; expect_status 2
+[ ! -e o.gguf ] || fail "o.gguf is there"
