@@ -28,5 +28,6 @@ foreach(subject layout convert)
     COMMAND sh ${CMAKE_CURRENT_LIST_DIR}/gguf_interop.sh ${subject} $<TARGET_FILE:wtool>
             $<TARGET_FILE:gguf_sample> $<TARGET_FILE:ggml_reader>)
   set_tests_properties(interop.gguf_${subject} PROPERTIES LABELS interop SKIP_RETURN_CODE 77
-                       TIMEOUT 120)
+                       TIMEOUT 120 ENVIRONMENT
+                       "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
 endforeach()
