@@ -13,15 +13,15 @@ run verify -c nested.json; expect_status 3; expect_text err.txt 'nested'
 run verify -c good.json; expect_status 0
 sed 's/"name": "b"/"name": "a"/' good.json > twice.json
 printf 'x' >> m.safetensors
-run verify -c twice.json; expect_status 1
+run verify -c twice.json; expect_status 1; expect_text out.txt 'twice'
 
-# A quantization_config of many objects.
+# A quantization_config of many objects: parsed in quadratic time it would take minutes.
 mkdir folder
 make_small folder/model.safetensors
 { printf '{"quantization_config":{"quant_method":"compressed-tensors","config_groups":{'
-  i=0; while [ $i -lt 20000 ]; do printf '"g%d":{},' $i; i=$((i + 1)); done
+  i=0; while [ $i -lt 150000 ]; do printf '"g%d":{},' $i; i=$((i + 1)); done
   printf '"last":{}}}}'; } > folder/config.json
-run inspect folder; expect_status 0
+timeout 20 "$WTOOL" inspect folder >out.txt 2>err.txt || fail "status $?: $(cat err.txt)"
 
 # A report may not take the place of an input.
 make_small r.safetensors
