@@ -136,6 +136,47 @@ constexpr NameRule kGgml[] = {
     {Match::Last, "time_mix_lerp_fused", kSmall},
 };
 
+// What llama.cpp's quantiser leaves alone, by the name with its ".weight".
+constexpr NameRule kMixGgml[] = {
+    {Match::Anywhere, "_norm.weight", kNorm},
+    {Match::Anywhere, "ffn_gate_inp.weight", kRouter},
+    {Match::Anywhere, "ffn_gate_tid2eid.weight", kRouter},
+    {Match::Anywhere, "altup", kSmall},
+    {Match::Anywhere, "laurel", kSmall},
+    {Match::Anywhere, "per_layer_model_proj", kSmall},
+    {Match::Module, "position_embd.weight", kEmbedding},
+    {Match::Module, "token_types.weight", kEmbedding},
+    {Match::Anywhere, "ssm_conv1d", kConv},
+    {Match::Anywhere, "shortconv.conv.weight", kConv},
+    {Match::Anywhere, "indexer.k_proj.weight", kSmall},
+    {Match::Anywhere, "indexer.q_proj.weight", kSmall},
+    {Match::Anywhere, "time_mix_first.weight", kSmall},
+    {Match::Anywhere, "time_mix_w0.weight", kSmall},
+    {Match::Anywhere, "time_mix_w1.weight", kSmall},
+    {Match::Anywhere, "time_mix_w2.weight", kSmall},
+    {Match::Anywhere, "time_mix_v0.weight", kSmall},
+    {Match::Anywhere, "time_mix_v1.weight", kSmall},
+    {Match::Anywhere, "time_mix_v2.weight", kSmall},
+    {Match::Anywhere, "time_mix_a0.weight", kSmall},
+    {Match::Anywhere, "time_mix_a1.weight", kSmall},
+    {Match::Anywhere, "time_mix_a2.weight", kSmall},
+    {Match::Anywhere, "time_mix_g1.weight", kSmall},
+    {Match::Anywhere, "time_mix_g2.weight", kSmall},
+    {Match::Anywhere, "time_mix_decay_w1.weight", kSmall},
+    {Match::Anywhere, "time_mix_decay_w2.weight", kSmall},
+    {Match::Anywhere, "time_mix_lerp_fused.weight", kSmall},
+    {Match::Anywhere, "attn_rel_b.weight", kEmbedding},
+    {Match::Anywhere, ".position_embd", kVision},
+    {Match::Anywhere, "sam.pos_embd", kVision},
+    {Match::Anywhere, "sam.neck.", kVision},
+    {Match::Anywhere, "sam.net_", kVision},
+    {Match::Anywhere, ".rel_pos", kVision},
+    {Match::Anywhere, ".patch_embd", kVision},
+    {Match::Anywhere, ".patch_merger", kVision},
+    {Match::Anywhere, "a.rvq.codebook", kAudio},
+    {Match::Anywhere, "mm.a.code_embd", kAudio},
+};
+
 std::string_view last_part(std::string_view name) noexcept {
   return name.substr(name.rfind('.') + 1);  // npos + 1 is 0
 }
@@ -234,6 +275,22 @@ std::optional<std::string_view> keep_reason(std::string_view name, DType dtype, 
   if (!is_weight) return kNotWeight;
   if (shape.size() == 2 && !ggml) return conv1d(module, shape);
   return std::nullopt;
+}
+
+std::optional<std::string_view> mix_keep_reason(std::string_view name, DType dtype,
+                                                ShapeView shape) noexcept {
+  // Blocks may be quantised again: whether they are is asked elsewhere.
+  const DType type = info(dtype).kind == Kind::Block ? DType::F32 : dtype;
+  if (const auto reason = by_type(type)) return reason;
+  // ggml drops trailing dimensions of 1, which are leading ones here.
+  const auto first = std::ranges::find_if(shape, [](std::uint64_t d) { return d != 1; });
+  const auto rank = static_cast<std::size_t>(shape.end() - first);
+  if (rank < 2) return kVector;
+  if (rank > 3) return kConv;
+  if (!name.ends_with("weight")) return name.ends_with(kBias) ? kBias : kNotWeight;
+  const auto rule =
+      std::ranges::find_if(kMixGgml, [&](const NameRule& r) { return matches(r, name); });
+  return rule == std::end(kMixGgml) ? std::nullopt : std::optional(rule->reason);
 }
 
 }  // namespace wtool

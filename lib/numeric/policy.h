@@ -18,4 +18,9 @@ enum class NameStyle : std::uint8_t {
 std::optional<std::string_view> keep_reason(std::string_view name, DType dtype, ShapeView shape,
                                             NameStyle style) noexcept;
 
+// What llama.cpp's own quantiser leaves alone under any mix, going by ggml's names: token embedding
+// and output are not among it.
+std::optional<std::string_view> mix_keep_reason(std::string_view name, DType dtype,
+                                                ShapeView shape) noexcept;
+
 }  // namespace wtool

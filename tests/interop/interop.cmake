@@ -31,3 +31,17 @@ foreach(subject layout convert)
                        TIMEOUT 120 ENVIRONMENT
                        "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
 endforeach()
+
+# The types that mixes give, against llama.cpp's own quantiser.
+add_executable(ggml_quantize_model interop/ggml_quantize_model.cc)
+target_link_libraries(ggml_quantize_model PRIVATE ${CMAKE_DL_LIBS})
+add_executable(mix_types interop/mix_types.cc)
+target_link_libraries(mix_types PRIVATE wtool_formats)
+if(Python3_FOUND)
+  add_test(NAME interop.mixes
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/mixes_interop.py
+            $<TARGET_FILE:mix_types> $<TARGET_FILE:ggml_quantize_model>)
+  set_tests_properties(interop.mixes PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300
+                       ENVIRONMENT
+                       "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
+endif()

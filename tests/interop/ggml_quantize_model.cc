@@ -1,0 +1,163 @@
+// What llama.cpp's own library (libllama.so, loaded by path) makes of a GGUF file.
+//
+//   ggml_quantize_model LIBRARY-FOLDER types FILE OUT FTYPE [pure] [leave-output] [imatrix]
+//       prints the type that llama_model_quantize would give to each tensor: "name type"
+//   ggml_quantize_model LIBRARY-FOLDER write FILE OUT FTYPE [pure] [leave-output] [requantize]
+//       writes OUT
+//   ggml_quantize_model LIBRARY-FOLDER load FILE
+//       loads all of it and checks its blocks
+//
+// Exit status: 0 done, 1 the library refuses, 77 a library of another release.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+
+#include <dlfcn.h>
+
+namespace {
+
+// As llama.h of release v0.5.0 declares them. Their default values are looked at before use.
+struct QuantizeParams {
+  std::int32_t threads, file_type, output_type, embedding_type;
+  bool allow_requantize, quantize_output, only_copy, pure, keep_split, dry_run;
+  const void *importance, *overrides, *tensor_types;
+  const std::int32_t* prune;
+  std::size_t buffer;
+};
+struct ModelParams {
+  void* devices;
+  const void* buffer_types;
+  std::int32_t gpu_layers, split_mode, load_mode, lazy_mode, main_gpu;
+  const float* tensor_split;
+  bool (*progress)(float, void*);
+  void* progress_data;
+  const void* overrides;
+  bool vocab_only, check_tensors, extra_buffers, no_host, no_alloc, load_mtp;
+};
+struct Importance {
+  const char* name;
+  const float* data;
+  std::size_t size;
+};
+
+constexpr int kDefaultFileType = 7, kTypeCount = 43, kOtherRelease = 77;
+
+[[noreturn]] void die(int code, const std::string& text) {
+  std::fprintf(stderr, "ggml_quantize_model: %s\n", text.c_str());
+  std::exit(code);
+}
+
+void* open_library(const std::filesystem::path& folder, const std::string& prefix) {
+  for (const auto& e : std::filesystem::directory_iterator(folder)) {
+    const std::string name = e.path().filename().string();
+    if (name.rfind(prefix, 0) == 0 && name.find(".so") != name.npos)
+      if (void* handle = ::dlopen(e.path().c_str(), RTLD_NOW | RTLD_GLOBAL)) return handle;
+  }
+  die(2, "no " + prefix + " that loads in " + folder.string());
+}
+
+template <class F>
+F* get(void* library, const char* name) {
+  void* p = ::dlsym(library, name);
+  if (!p) die(kOtherRelease, std::string("the library has no ") + name);
+  return reinterpret_cast<F*>(p);
+}
+
+// A dry run tells each tensor's types in its log, in pieces:
+// "[   1/  10] NAME - [ 256, 512, 1, 1], type = f16, " and "size = 1.0 MiB -> 0.5 MiB (q4_K)\n".
+std::string log_line;
+bool print_types = false;
+
+std::string word_before(const std::string& line, std::size_t end) {
+  const auto begin = line.rfind(' ', end - 1) + 1;
+  return line.substr(begin, end - begin);
+}
+
+void read_line(const std::string& line) {
+  const auto open = line.find("] "), dash = line.find(" - ["), type = line.find("type =");
+  if (line.empty() || line[0] != '[' || open == line.npos || dash == line.npos || type == line.npos)
+    return;
+  std::string name = line.substr(open + 2, dash - open - 2);
+  while (!name.empty() && name.back() == ' ') name.pop_back();
+  std::string is = word_before(line, line.find(',', type));
+  if (const auto to = line.find("-> "); to != line.npos) {
+    const auto begin = line.find('(', to) + 1;
+    is = line.substr(begin, line.find(')', begin) - begin);
+  }
+  for (char& c : is)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  std::printf("%s %s\n", name.c_str(), is.c_str());
+}
+
+void listen(int level, const char* text, void*) {
+  if (level >= 4) std::fputs(text, stderr);  // errors
+  for (; print_types && *text; ++text) {
+    if (*text != '\n') {
+      log_line += *text;
+      continue;
+    }
+    read_line(log_line);
+    log_line.clear();
+  }
+}
+
+struct Libraries {
+  void *ggml, *llama;
+};
+Libraries open_all(const std::filesystem::path& folder) {
+  open_library(folder, "libggml-base.");
+  const Libraries l{open_library(folder, "libggml."), open_library(folder, "libllama.")};
+  get<void(void (*)(int, const char*, void*), void*)>(l.llama, "llama_log_set")(listen, nullptr);
+  return l;
+}
+
+int quantize(const Libraries& l, int argc, char** argv, bool dry_run) {
+  auto p = get<QuantizeParams()>(l.llama, "llama_model_quantize_default_params")();
+  if (p.file_type != kDefaultFileType || p.output_type != kTypeCount ||
+      p.embedding_type != kTypeCount || !p.quantize_output || p.pure || p.importance ||
+      p.overrides || p.buffer != std::size_t{8} << 30)
+    die(kOtherRelease, "the parameters are those of another release");
+  const float one = 1;
+  const Importance importance[] = {{"no such tensor", &one, 1}, {nullptr, nullptr, 0}};
+  p.file_type = std::atoi(argv[5]);
+  p.dry_run = print_types = dry_run;
+  p.threads = 2;
+  for (int i = 6; i < argc; ++i) {
+    const std::string option = argv[i];
+    if (option == "pure") p.pure = true;
+    if (option == "leave-output") p.quantize_output = false;
+    if (option == "requantize") p.allow_requantize = true;
+    if (option == "imatrix") p.importance = importance;
+  }
+  using Quantize = std::uint32_t(const char*, const char*, const QuantizeParams*);
+  return get<Quantize>(l.llama, "llama_model_quantize")(argv[3], argv[4], &p) == 0 ? 0 : 1;
+}
+
+int load(const Libraries& l, const std::string& folder, const char* path) {
+  get<void(const char*)>(l.ggml, "ggml_backend_load_all_from_path")(folder.c_str());
+  get<void()>(l.llama, "llama_backend_init")();
+  auto p = get<ModelParams()>(l.llama, "llama_model_default_params")();
+  if (p.vocab_only || p.check_tensors || p.no_alloc || p.tensor_split || p.overrides || p.progress)
+    die(kOtherRelease, "the parameters are those of another release");
+  p.gpu_layers = 0;
+  p.extra_buffers = false;
+  p.check_tensors = true;
+  void* model =
+      get<void*(const char*, ModelParams)>(l.llama, "llama_model_load_from_file")(path, p);
+  if (!model) return 1;
+  get<void(void*)>(l.llama, "llama_model_free")(model);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 3 ? argv[2] : "";
+  if (what == "load") return load(open_all(argv[1]), argv[1], argv[3]);
+  if (argc < 6 || (what != "types" && what != "write"))
+    die(2, "usage: ggml_quantize_model LIBRARY-FOLDER types|write|load FILE …");
+  return quantize(open_all(argv[1]), argc, argv, what == "types");
+}
