@@ -6,11 +6,10 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/ggml_affine.cc"
-#include "lib/numeric/kernels/targets.h"
-
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "lib/numeric/kernels/ggml_lanes-inl.h"
+#include "lib/numeric/kernels/targets.h"
 
 #ifndef WTOOL_GGML_AFFINE_ONCE
 #define WTOOL_GGML_AFFINE_ONCE
@@ -78,94 +77,152 @@ struct Fitted {
   MF empty;
 };
 
-// The sums and the error of one trial, whose codes go to `l`.
-template <class Fit, bool kIsTame>
-HWY_INLINE void trial_codes(const float* x, VF inv, VF lo, float* l) {
-#pragma GCC unroll 8
-  for (std::size_t e = 0; e < Fit::elements; ++e)
-    put(code<kIsTame>(hn::Mul(inv, hn::Sub(at(x, e), lo)), 0, Fit::most), l, e);
-}
+// Two groups are fitted side by side: the sums of one have to wait for each addition, two fill the
+// processor's time.
+constexpr std::size_t kPair = 2;
+
+// One trial's codes, kept in `l`, and their sums. Codes are nearest(inv * (x - lo)).
 struct Sums {
   VF l, ll, xl;
 };
-template <class Fit>
-HWY_INLINE Sums trial_sums(const float* x, const float* w, const float* l) {
-  Sums s{hn::Zero(kF), hn::Zero(kF), hn::Zero(kF)};
-#pragma GCC unroll 8
-  for (std::size_t e = 0; e < Fit::elements; ++e) {
-    const VF wl = hn::Mul(at(w, e), at(l, e));
-    s.l = hn::Add(s.l, wl);
-    s.ll = hn::Add(s.ll, hn::Mul(wl, at(l, e)));
-    s.xl = hn::Add(s.xl, hn::Mul(wl, at(x, e)));
-  }
-  return s;
+template <class Fit, bool kIsTame>
+HWY_INLINE void try_codes(const float* x, const float* w, const VF* inv, const VF* lo, float* l,
+                          Sums* sums) {
+  constexpr std::size_t n = Fit::elements;
+  Sums sum[kPair];  // in registers: what is behind pointers is stored each time
+#pragma GCC unroll 2
+  for (std::size_t k = 0; k < kPair; ++k) sum[k] = {hn::Zero(kF), hn::Zero(kF), hn::Zero(kF)};
+#pragma GCC unroll 2
+  for (std::size_t e = 0; e < n; ++e)
+#pragma GCC unroll 2
+    for (std::size_t k = 0; k < kPair; ++k) {
+      const VF v = at(x, k * n + e);
+      put(code<kIsTame>(hn::Mul(inv[k], hn::Sub(v, lo[k])), 0, Fit::most), l, k * n + e);
+    }
+#pragma GCC unroll 2
+  for (std::size_t e = 0; e < n; ++e)
+#pragma GCC unroll 2
+    for (std::size_t k = 0; k < kPair; ++k) {
+      const VF v = at(x, k * n + e), c = at(l, k * n + e);
+      const VF wl = hn::Mul(at(w, k * n + e), c);
+      sum[k].l = hn::Add(sum[k].l, wl);
+      sum[k].ll = hn::Add(sum[k].ll, hn::Mul(wl, c));
+      sum[k].xl = hn::Add(sum[k].xl, hn::Mul(wl, v));
+    }
+#pragma GCC unroll 2
+  for (std::size_t k = 0; k < kPair; ++k) sums[k] = sum[k];
 }
 template <class Fit>
-HWY_INLINE VF error_of(const float* x, const float* w, const float* l, VF scale, VF lo) {
-  VF sum = hn::Zero(kF);
-#pragma GCC unroll 8
-  for (std::size_t e = 0; e < Fit::elements; ++e) {
-    const VF d = hn::Sub(hn::Add(hn::Mul(scale, at(l, e)), lo), at(x, e));
-    sum = hn::Add(sum, hn::Mul(at(w, e), Fit::absolute ? hn::Abs(d) : hn::Mul(d, d)));
-  }
-  return sum;
+HWY_INLINE void errors_of(const float* x, const float* w, const float* l, const VF* scale,
+                          const VF* lo, VF* errors) {
+  constexpr std::size_t n = Fit::elements;
+  VF sum[kPair];
+#pragma GCC unroll 2
+  for (std::size_t k = 0; k < kPair; ++k) sum[k] = hn::Zero(kF);
+#pragma GCC unroll 2
+  for (std::size_t e = 0; e < n; ++e)
+#pragma GCC unroll 2
+    for (std::size_t k = 0; k < kPair; ++k) {
+      const std::size_t i = k * n + e;
+      const VF d = hn::Sub(hn::Add(hn::Mul(scale[k], at(l, i)), lo[k]), at(x, i));
+      sum[k] = hn::Add(sum[k], hn::Mul(at(w, i), Fit::absolute ? hn::Abs(d) : hn::Mul(d, d)));
+    }
+#pragma GCC unroll 2
+  for (std::size_t k = 0; k < kPair; ++k) errors[k] = sum[k];
 }
 
+// What does not change while a group is fitted.
+struct Extent {
+  VF least, hi, sum_w, sum_x;
+  MF empty;
+};
 template <class Fit>
-HWY_INLINE Fitted fit_group(const Fit& fit, const float* x, const float* w) {
-  constexpr float kMost = static_cast<float>(Fit::most);
-  const VF zero = hn::Zero(kF);
-  VF least = at(x, 0), hi = least, sum_w = at(w, 0), sum_x = hn::Mul(sum_w, least);
+HWY_INLINE Extent extent_of(const float* x, const float* w, VF& lo) {
+  Extent g{at(x, 0), at(x, 0), at(w, 0), hn::Mul(at(w, 0), at(x, 0)), {}};
   for (std::size_t e = 1; e < Fit::elements; ++e) {
     const VF v = at(x, e);
-    least = hn::Min(v, least);
-    hi = hn::Max(v, hi);
-    sum_w = hn::Add(sum_w, at(w, e));
-    sum_x = hn::Add(sum_x, hn::Mul(at(w, e), v));
+    g.least = hn::Min(v, g.least);
+    g.hi = hn::Max(v, g.hi);
+    g.sum_w = hn::Add(g.sum_w, at(w, e));
+    g.sum_x = hn::Add(g.sum_x, hn::Mul(at(w, e), v));
   }
-  VF lo = pick(hn::Gt(least, zero), zero, least);
-  const MF empty = hn::Le(hi, lo);
-  const VF empty_min = hn::Neg(lo);
-  // The range that trials divide moves with the best minimum so far, as in the reference.
-  const auto range = [&] { return pick(empty, all(1.0f), hn::Sub(hi, lo)); };
+  lo = pick(hn::Gt(g.least, hn::Zero(kF)), hn::Zero(kF), g.least);
+  g.empty = hn::Le(g.hi, lo);
+  return g;
+}
+// Whether all codes of a trial stay in the range of the quick way to compute them.
+HWY_INLINE bool is_tame(const Extent& g, VF inv, VF lo) {
+  const VF top = hn::Abs(hn::Mul(inv, hn::Sub(g.hi, lo)));
+  const VF bottom = hn::Abs(hn::Mul(inv, hn::Sub(g.least, lo)));
+  const MF tame = hn::And(hn::Le(top, all(kTame)), hn::Le(bottom, all(kTame)));
+  return hn::AllTrue(kF, hn::Or(tame, g.empty));
+}
+// The scale and minimum that suit a trial's codes best; false lanes have none.
+HWY_INLINE MF solve(const Extent& g, const Sums& s, VF& scale, VF& lo) {
+  const VF zero = hn::Zero(kF);
+  const VF d = hn::Sub(hn::Mul(g.sum_w, s.ll), hn::Mul(s.l, s.l));
+  scale = hn::Div(hn::Sub(hn::Mul(g.sum_w, s.xl), hn::Mul(g.sum_x, s.l)), d);
+  lo = hn::Div(hn::Sub(hn::Mul(s.ll, g.sum_x), hn::Mul(s.l, s.xl)), d);
+  const MF positive = hn::Gt(lo, zero);
+  if (HWY_UNLIKELY(!hn::AllFalse(kF, positive))) {
+    lo = pick(positive, zero, lo);
+    scale = pick(positive, hn::Div(s.xl, s.ll), scale);
+  }
+  return hn::Gt(d, zero);
+}
 
-  alignas(64) float l[Fit::elements * kLanes];
-  const auto codes = [&](VF inv, VF from) {
-    const VF top = hn::Abs(hn::Mul(inv, hn::Sub(hi, from)));
-    const VF bottom = hn::Abs(hn::Mul(inv, hn::Sub(least, from)));
-    const MF tame = hn::And(hn::Le(top, all(kTame)), hn::Le(bottom, all(kTame)));
-    if (HWY_LIKELY(hn::AllTrue(kF, hn::Or(tame, empty))))
-      trial_codes<Fit, true>(x, inv, from, l);
+// x and w: kPair groups, one after the other.
+template <class Fit>
+HWY_INLINE void fit_pair(const Fit& fit, const float* x, const float* w, Fitted* found) {
+  constexpr std::size_t n = Fit::elements;
+  constexpr float kMost = static_cast<float>(Fit::most);
+  alignas(64) float l[kPair * n * kLanes];
+  Extent g[kPair];
+  Sums sums[kPair];
+  VF lo[kPair], first_lo[kPair], inv[kPair], scale[kPair], used_lo[kPair], best[kPair];
+
+  const auto codes = [&](const VF* by) {
+    bool tame = true;
+    for (std::size_t k = 0; k < kPair; ++k) tame = tame && is_tame(g[k], by[k], lo[k]);
+    if (HWY_LIKELY(tame))
+      try_codes<Fit, true>(x, w, by, lo, l, sums);
     else
-      trial_codes<Fit, false>(x, inv, from, l);
+      try_codes<Fit, false>(x, w, by, lo, l, sums);
+  };
+  // The range that is divided grows or shrinks with the best minimum so far, as in the reference.
+  const auto codes_over = [&](float levels, std::size_t k) {
+    return hn::Div(all(levels), pick(g[k].empty, all(1.0f), hn::Sub(g[k].hi, lo[k])));
   };
 
-  VF inv = hn::Div(all(kMost), range()), scale = hn::Div(all(1.0f), inv), used_lo = lo;
-  codes(inv, lo);
-  VF best = error_of<Fit>(x, w, l, scale, lo);
-  for (int s = 0; s <= fit.steps; ++s) {
-    const VF next = hn::Div(all(fit.r0 + fit.dr * static_cast<float>(s) + kMost), range());
-    codes(next, lo);
-    const Sums sums = trial_sums<Fit>(x, w, l);
-    const VF d = hn::Sub(hn::Mul(sum_w, sums.ll), hn::Mul(sums.l, sums.l));
-    VF this_scale =
-        hn::Div(hn::Sub(hn::Mul(sum_w, sums.xl), hn::Mul(sum_x, sums.l)), d);
-    VF this_lo = hn::Div(hn::Sub(hn::Mul(sums.ll, sum_x), hn::Mul(sums.l, sums.xl)), d);
-    const MF positive = hn::Gt(this_lo, zero);
-    if (HWY_UNLIKELY(!hn::AllFalse(kF, positive))) {
-      this_lo = pick(positive, zero, this_lo);
-      this_scale = pick(positive, hn::Div(sums.xl, sums.ll), this_scale);
-    }
-    const VF error = error_of<Fit>(x, w, l, this_scale, this_lo);
-    const MF better = hn::And(hn::Gt(d, zero), hn::Lt(error, best));
-    best = pick(better, error, best);
-    scale = pick(better, this_scale, scale);
-    inv = pick(better, next, inv);
-    used_lo = pick(better, lo, used_lo);
-    lo = pick(better, this_lo, lo);
+  for (std::size_t k = 0; k < kPair; ++k) {
+    g[k] = extent_of<Fit>(x + k * n * kLanes, w + k * n * kLanes, lo[k]);
+    first_lo[k] = used_lo[k] = lo[k];
+    inv[k] = codes_over(kMost, k);
+    scale[k] = hn::Div(all(1.0f), inv[k]);
   }
-  return {hn::IfThenZeroElse(empty, scale), pick(empty, empty_min, hn::Neg(lo)), inv, used_lo,
-          empty};
+  codes(inv);
+  errors_of<Fit>(x, w, l, scale, lo, best);
+  for (int s = 0; s <= fit.steps; ++s) {
+    VF next[kPair], this_scale[kPair], this_lo[kPair], error[kPair];
+    MF solved[kPair];
+    for (std::size_t k = 0; k < kPair; ++k)
+      next[k] = codes_over(fit.r0 + fit.dr * static_cast<float>(s) + kMost, k);
+    codes(next);
+    for (std::size_t k = 0; k < kPair; ++k)
+      solved[k] = solve(g[k], sums[k], this_scale[k], this_lo[k]);
+    errors_of<Fit>(x, w, l, this_scale, this_lo, error);
+    for (std::size_t k = 0; k < kPair; ++k) {
+      const MF better = hn::And(solved[k], hn::Lt(error[k], best[k]));
+      best[k] = pick(better, error[k], best[k]);
+      scale[k] = pick(better, this_scale[k], scale[k]);
+      inv[k] = pick(better, next[k], inv[k]);
+      used_lo[k] = pick(better, lo[k], used_lo[k]);
+      lo[k] = pick(better, this_lo[k], lo[k]);
+    }
+  }
+  for (std::size_t k = 0; k < kPair; ++k)
+    found[k] = {hn::IfThenZeroElse(g[k].empty, scale[k]),
+                hn::Neg(pick(g[k].empty, first_lo[k], lo[k])), inv[k], used_lo[k], g[k].empty};
 }
 
 // The codes that a fit found.
@@ -196,7 +253,8 @@ HWY_INLINE VF fit_positive(const VF* x, const VF* w, int most, VI* codes) {
   for (std::size_t i = 0; i < n; ++i) top = hn::Max(top, x[i]);
   const MF empty = hn::Lt(top, all(1e-15f));
   VF inv = hn::Div(n_max, top);
-  VF best = error(hn::Div(all(1.0f), inv), [&](VF v) { return low_byte(nearest(hn::Mul(inv, v))); });
+  VF best =
+      error(hn::Div(all(1.0f), inv), [&](VF v) { return low_byte(nearest(hn::Mul(inv, v))); });
   for (int s = -4; s <= 4; ++s) {
     if (s == 0) continue;
     const VF next = hn::Div(all(0.1f * static_cast<float>(s) + static_cast<float>(most)), top);
@@ -223,7 +281,8 @@ HWY_INLINE VF fit_positive(const VF* x, const VF* w, int most, VI* codes) {
       const VF r = real(next);
       lx = hn::Add(lx, hn::Mul(wx, r));
       ll = hn::Add(ll, hn::Mul(hn::Mul(w[i], r), r));
-      const MF better = hn::Gt(hn::Mul(hn::Mul(lx, lx), sum_ll), hn::Mul(hn::Mul(sum_lx, sum_lx), ll));
+      const MF better =
+          hn::Gt(hn::Mul(hn::Mul(lx, lx), sum_ll), hn::Mul(hn::Mul(sum_lx, sum_lx), ll));
       const MF takes = hn::And(hn::And(may, better), hn::Ne(r, l));
       codes[i] = hn::IfThenElse(hn::RebindMask(kI, takes), low_byte(next), codes[i]);
       sum_lx = pick(takes, lx, sum_lx);
@@ -269,7 +328,8 @@ HWY_INLINE void plain_weights(Type, const float* x, float* w) {
   const VF mean = hn::Sqrt(hn::Div(sum_of_squares(x, 32), all(32.0f)));
   for (std::size_t e = 0; e < 32; ++e) put(hn::Add(mean, hn::Abs(at(x, e))), w, e);
 }
-HWY_INLINE VF importance_weights(const float* x, const float* q, VF sigma2, std::size_t n, float* w) {
+HWY_INLINE VF importance_weights(const float* x, const float* q, VF sigma2, std::size_t n,
+                                 float* w) {
   VF sum = hn::Zero(kF);
   for (std::size_t e = 0; e < n; ++e) {
     const VF root = hn::Sqrt(hn::Add(sigma2, hn::Mul(at(x, e), at(x, e))));
@@ -328,7 +388,8 @@ HWY_INLINE void pack_scales(const Groups<Type>& g, const Batch& batch, std::size
     return hn::Or(v[j], hn::ShiftLeft<6>(hn::ShiftRight<4>(v[j + 4])));
   };
   const auto last = [&](std::size_t j) {
-    return hn::Or(hn::And(g.scale[j + 4], all(15)), hn::ShiftLeft<4>(hn::And(g.min[j + 4], all(15))));
+    return hn::Or(hn::And(g.scale[j + 4], all(15)),
+                  hn::ShiftLeft<4>(hn::And(g.min[j + 4], all(15))));
   };
   const auto word = [&](const VI* v) {
     return word_of(first(v, 0), first(v, 1), first(v, 2), first(v, 3));
@@ -368,7 +429,8 @@ HWY_INLINE void pack(Q5K, const Groups<Q5K>& g, const Half& d, const Half& m, co
     return bits;
   };
   for (std::size_t l = 0; l < 32; l += 4)
-    put_word<Q5K::bytes>(word_of(fifth(l), fifth(l + 1), fifth(l + 2), fifth(l + 3)), batch, 16 + l);
+    put_word<Q5K::bytes>(word_of(fifth(l), fifth(l + 1), fifth(l + 2), fifth(l + 3)), batch,
+                         16 + l);
   pack_nibbles<Q5K>(q, batch, 48);
 }
 
@@ -386,19 +448,25 @@ HWY_INLINE void super_blocks(const Batch& batch) {
 
   G g;
   VF scales[G::count], mins[G::count];
-  for (std::size_t j = 0; j < G::count; ++j) {
-    alignas(64) float w[G::elements * kLanes];
-    const float* group = x + j * G::elements * kLanes;
-    if constexpr (kWeighted) {
-      g.weight[j] =
-          importance_weights(group, q + j * G::elements * kLanes, sigma2, G::elements, w);
-      g.fit[j] = fit_group(Type::weighted, group, w);
-    } else {
-      plain_weights(Type{}, group, w);
-      g.fit[j] = fit_group(Type::fit, group, w);
+  for (std::size_t j = 0; j < G::count; j += kPair) {
+    alignas(64) float w[kPair * G::elements * kLanes];
+    for (std::size_t k = j; k < j + kPair; ++k) {
+      const std::size_t begin = k * G::elements * kLanes;
+      float* to = w + (k - j) * G::elements * kLanes;
+      if constexpr (kWeighted)
+        g.weight[k] = importance_weights(x + begin, q + begin, sigma2, G::elements, to);
+      else
+        plain_weights(Type{}, x + begin, to);
     }
-    scales[j] = g.fit[j].scale;
-    mins[j] = g.fit[j].min;
+    const float* pair = x + j * G::elements * kLanes;
+    if constexpr (kWeighted)
+      fit_pair(Type::weighted, pair, w, g.fit + j);
+    else
+      fit_pair(Type::fit, pair, w, g.fit + j);
+    for (std::size_t k = j; k < j + kPair; ++k) {
+      scales[k] = g.fit[k].scale;
+      mins[k] = g.fit[k].min;
+    }
   }
   Half d, d_min;
   if constexpr (kWeighted) {
@@ -415,8 +483,8 @@ HWY_INLINE void super_blocks(const Batch& batch) {
 
 template <class Type, bool kWeighted>
 void k_quant(const BlockRows& rows, std::byte* out) noexcept {
-  for_batches<256, Type::bytes>(
-      rows, out, [](const Batch& batch) { super_blocks<Type, kWeighted>(batch); });
+  for_batches<256, Type::bytes, 1>(
+      rows, out, [](const Batch* batch) { super_blocks<Type, kWeighted>(*batch); });
 }
 
 // ---- q4_1 and q5_1 with importance
@@ -424,22 +492,29 @@ void k_quant(const BlockRows& rows, std::byte* out) noexcept {
 template <int kMost>
 void weighted_1(const BlockRows& rows, std::byte* out) noexcept {
   constexpr bool kFifth = kMost == 31;
-  constexpr std::size_t kBytes = kFifth ? 24 : 20;
+  constexpr std::size_t kBytes = kFifth ? 24 : 20, kSize = 32 * kLanes;
   using Fit = FitOf<32, kMost, false>;
-  for_batches<32, kBytes>(rows, out, [](const Batch& batch) {
-    alignas(64) float x[32 * kLanes], q[32 * kLanes];
-    alignas(64) int l[32 * kLanes];
-    load_values<32>(batch, x);
-    load_importance<32>(batch, q);
-    importance_weights(x, q, load_mean_square<32>(batch), 32, q);
-    const Fitted f = fit_group(Fit{-0.9f, 0.05f, 36}, x, q);
+  alignas(64) float x[kPair * kSize], w[kPair * kSize];
+  alignas(64) int l[kSize];
+  const auto finish = [&](const Batch& batch, const Fitted& f, const float* values) {
     Half d, m;
     to_half(f.scale, d);
     to_half(hn::Neg(f.min), m);
     put_half<kBytes>(d, batch, 0);
     put_half<kBytes>(m, batch, 2);
-    for (std::size_t e = 0; e < 32; ++e) put(codes_of<Fit>(f, at(x, e)), l, e);
+    for (std::size_t e = 0; e < 32; ++e) put(codes_of<Fit>(f, at(values, e)), l, e);
     pack_block_of_32<kFifth, kBytes>(l, batch, 4);
+  };
+  for_batches<32, kBytes, kPair>(rows, out, [&](const Batch* batches) {
+    for (std::size_t k = 0; k < kPair; ++k) {
+      load_values<32>(batches[k], x + k * kSize);
+      load_importance<32>(batches[k], w + k * kSize);
+      importance_weights(x + k * kSize, w + k * kSize, load_mean_square<32>(batches[k]), 32,
+                         w + k * kSize);
+    }
+    Fitted found[kPair];
+    fit_pair(Fit{-0.9f, 0.05f, 36}, x, w, found);
+    for (std::size_t k = 0; k < kPair; ++k) finish(batches[k], found[k], x + k * kSize);
   });
 }
 
@@ -460,7 +535,9 @@ constexpr AffineKernels kScalar{&scalar::quantize_q2_k,          &scalar::quanti
                                 &scalar::quantize_q5_k,          &scalar::quantize_q2_k,
                                 &scalar::quantize_q4_k,          &scalar::quantize_q5_k,
                                 &scalar::quantize_weighted_q4_1, &scalar::quantize_weighted_q5_1};
-const AffineKernels& kernels() noexcept { return WTOOL_CHOOSE(kScalar, kAffine); }
+const AffineKernels& kernels() noexcept {
+  return WTOOL_CHOOSE(kScalar, kAffine);
+}
 
 // Without importance, whatever the rows say.
 BlockRows plain(const BlockRows& rows) noexcept {

@@ -35,13 +35,27 @@ using VF = hn::Vec<F>;
 using VI = hn::Vec<I>;
 using MF = hn::Mask<F>;
 
-HWY_INLINE VF all(float v) { return hn::Set(kF, v); }
-HWY_INLINE VI all(int v) { return hn::Set(kI, v); }
-HWY_INLINE VF at(const float* x, std::size_t e) { return hn::Load(kF, x + e * kLanes); }
-HWY_INLINE VI at(const int* x, std::size_t e) { return hn::Load(kI, x + e * kLanes); }
-HWY_INLINE void put(VF v, float* x, std::size_t e) { hn::Store(v, kF, x + e * kLanes); }
-HWY_INLINE void put(VI v, int* x, std::size_t e) { hn::Store(v, kI, x + e * kLanes); }
-HWY_INLINE VF pick(MF mask, VF yes, VF no) { return hn::IfThenElse(mask, yes, no); }
+HWY_INLINE VF all(float v) {
+  return hn::Set(kF, v);
+}
+HWY_INLINE VI all(int v) {
+  return hn::Set(kI, v);
+}
+HWY_INLINE VF at(const float* x, std::size_t e) {
+  return hn::Load(kF, x + e * kLanes);
+}
+HWY_INLINE VI at(const int* x, std::size_t e) {
+  return hn::Load(kI, x + e * kLanes);
+}
+HWY_INLINE void put(VF v, float* x, std::size_t e) {
+  hn::Store(v, kF, x + e * kLanes);
+}
+HWY_INLINE void put(VI v, int* x, std::size_t e) {
+  hn::Store(v, kI, x + e * kLanes);
+}
+HWY_INLINE VF pick(MF mask, VF yes, VF no) {
+  return hn::IfThenElse(mask, yes, no);
+}
 
 // ggml's nearest_int: adding 1.5 x 2^23 leaves the integer in the low bits of the float. Beyond
 // 4194303 the bits are what they are; infinity gives -4194304 and NaN 0.
@@ -53,13 +67,12 @@ HWY_INLINE VI nearest(VF v) {
 HWY_INLINE VI nearest_in(VF v, int lo, int hi) {
   return hn::Min(hn::Max(nearest(v), all(lo)), all(hi));
 }
-// The same as a float. Tame is fewer instructions, for magnitudes up to kTame.
+// The same as a float. Tame is fewer instructions, for magnitudes up to kTame; it may give -0.
 template <bool kIsTame>
 HWY_INLINE VF code(VF v, int lo, int hi) {
   if constexpr (!kIsTame) return hn::ConvertTo(kF, nearest_in(v, lo, hi));
-  const VF t = hn::Add(v, all(kMagic));
-  const VF least = all(kMagic + static_cast<float>(lo)), most = all(kMagic + static_cast<float>(hi));
-  return hn::Sub(hn::Min(hn::Max(t, least), most), all(kMagic));
+  const VF least = all(static_cast<float>(lo)), most = all(static_cast<float>(hi));
+  return hn::Min(hn::Max(hn::Round(v), least), most);
 }
 
 // The first of the largest magnitude among n elements, with its sign.
@@ -214,12 +227,26 @@ HWY_INLINE void pack_block_of_32(const int* q, const Batch& batch, std::size_t o
                           offset + e);
 }
 
-// Calls encode(batch) for all blocks.
-template <std::size_t kElements, std::size_t kBlockBytes, class Encode>
+// Calls encode(batches) for all blocks, kTogether batches at a time. Those beyond the end have no
+// blocks of their own: they stand for the last one, and nothing is stored.
+template <std::size_t kElements, std::size_t kBlockBytes, std::size_t kTogether, class Encode>
 HWY_INLINE void for_batches(const BlockRows& rows, std::byte* out, Encode&& encode) {
   const std::size_t blocks = rows.elements() / kElements;
-  for (std::size_t b = 0; b < blocks; b += kLanes)
-    encode(Batch{rows, b, std::min(kLanes, blocks - b), out + b * kBlockBytes});
+  for (std::size_t b = 0; b < blocks; b += kTogether * kLanes) {
+    const auto batch = [&](std::size_t k) {
+      const std::size_t first = b + k * kLanes;
+      if (first >= blocks) return Batch{rows, blocks - 1, 0, out};
+      return Batch{rows, first, std::min(kLanes, blocks - first), out + first * kBlockBytes};
+    };
+    if constexpr (kTogether == 1) {
+      const Batch one = batch(0);
+      encode(&one);
+    } else {
+      static_assert(kTogether == 2);
+      const Batch two[] = {batch(0), batch(1)};
+      encode(two);
+    }
+  }
 }
 
 }  // namespace
