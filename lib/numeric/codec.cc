@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
+#include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/kernels.h"
 
 namespace wtool {
@@ -227,6 +228,28 @@ constexpr std::array kCodecs{
     Codec{DType::Q4_1, q4_1_to_f32},
     Codec{DType::Q5_0, q5_0_to_f32},
     Codec{DType::Q5_1, q5_1_to_f32},
+    Codec{DType::Q8_1, q8_1_to_f32},
+    Codec{DType::Q2_K, q2_k_to_f32},
+    Codec{DType::Q3_K, q3_k_to_f32},
+    Codec{DType::Q4_K, q4_k_to_f32},
+    Codec{DType::Q5_K, q5_k_to_f32},
+    Codec{DType::Q6_K, q6_k_to_f32},
+    Codec{DType::Q8_K, q8_k_to_f32},
+    Codec{DType::IQ1_S, iq1_s_to_f32},
+    Codec{DType::IQ1_M, iq1_m_to_f32},
+    Codec{DType::IQ2_XXS, iq2_xxs_to_f32},
+    Codec{DType::IQ2_XS, iq2_xs_to_f32},
+    Codec{DType::IQ2_S, iq2_s_to_f32},
+    Codec{DType::IQ3_XXS, iq3_xxs_to_f32},
+    Codec{DType::IQ3_S, iq3_s_to_f32},
+    Codec{DType::IQ4_NL, iq4_nl_to_f32},
+    Codec{DType::IQ4_XS, iq4_xs_to_f32},
+    Codec{DType::TQ1_0, tq1_0_to_f32},
+    Codec{DType::TQ2_0, tq2_0_to_f32},
+    Codec{DType::MXFP4, mxfp4_to_f32},
+    Codec{DType::NVFP4, nvfp4_to_f32},
+    Codec{DType::Q1_0, q1_0_to_f32},
+    Codec{DType::Q2_0, q2_0_to_f32},
 };
 
 // What f32 cannot hold, as f64.

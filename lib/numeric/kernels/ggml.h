@@ -58,4 +58,31 @@ void quantize_weighted_q6_k(const BlockRows&, std::byte* out) noexcept;
 void quantize_weighted_iq4_nl(const BlockRows&, std::byte* out) noexcept;
 void quantize_weighted_iq4_xs(const BlockRows&, std::byte* out) noexcept;
 
+// ---- ggml_decode.cc, ggml_decode_grids.cc: to f32; n is a multiple of the type's block. Any bytes
+// will do. The older types are in kernels.h.
+void q1_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q2_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q2_k_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q3_k_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q4_k_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q5_k_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q6_k_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+// Types of products, not of files: the library has no decoder of them. The value is d * q.
+void q8_1_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void q8_k_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq4_nl_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq4_xs_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void mxfp4_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void nvfp4_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void tq1_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void tq2_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+// The values of these are points of a codebook (ggml_codebooks.h).
+void iq1_s_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq1_m_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq2_xxs_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq2_xs_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq2_s_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq3_xxs_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+void iq3_s_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+
 }  // namespace wtool
