@@ -328,18 +328,6 @@ HWY_INLINE void plain_weights(Type, const float* x, float* w) {
   const VF mean = hn::Sqrt(hn::Div(sum_of_squares(x, 32), all(32.0f)));
   for (std::size_t e = 0; e < 32; ++e) put(hn::Add(mean, hn::Abs(at(x, e))), w, e);
 }
-HWY_INLINE VF importance_weights(const float* x, const float* q, VF sigma2, std::size_t n,
-                                 float* w) {
-  VF sum = hn::Zero(kF);
-  for (std::size_t e = 0; e < n; ++e) {
-    const VF root = hn::Sqrt(hn::Add(sigma2, hn::Mul(at(x, e), at(x, e))));
-    const VF v = hn::Mul(at(q, e), root);
-    put(v, w, e);
-    sum = hn::Add(sum, v);
-  }
-  return sum;
-}
-
 // The codes with the scales as stored, where they are not 0.
 template <class Type>
 HWY_INLINE void requantize(const float* x, const Groups<Type>& groups, VF d, VF d_min, int* q) {

@@ -91,6 +91,18 @@ HWY_INLINE VF sum_of_squares(const float* x, std::size_t n) {
   for (std::size_t e = 0; e < n; ++e) sum = hn::Add(sum, hn::Mul(at(x, e), at(x, e)));
   return sum;
 }
+// w = q * sqrt(sigma2 + x * x), q the importance; returns their sum. w may be q.
+HWY_INLINE VF importance_weights(const float* x, const float* q, VF sigma2, std::size_t n,
+                                 float* w) {
+  VF sum = hn::Zero(kF);
+  for (std::size_t e = 0; e < n; ++e) {
+    const VF root = hn::Sqrt(hn::Add(sigma2, hn::Mul(at(x, e), at(x, e))));
+    const VF v = hn::Mul(at(q, e), root);
+    put(v, w, e);
+    sum = hn::Add(sum, v);
+  }
+  return sum;
+}
 // 1/v, or 0 where v is 0.
 HWY_INLINE VF inverse(VF v) {
   return hn::IfThenZeroElse(hn::Eq(v, hn::Zero(kF)), hn::Div(all(1.0f), v));
