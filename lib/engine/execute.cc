@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
-#include <numeric>
 #include <unordered_set>
 
 #include <fmt/format.h>
@@ -106,17 +105,23 @@ void check_layout(const Layout& layout, std::span<const OutTensor> tensors, cons
   };
   if (layout.offsets.size() != tensors.size())
     throw broken(fmt::format("places {} of {} tensors", layout.offsets.size(), tensors.size()));
-  std::vector<std::size_t> order(tensors.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return layout.offsets[i]; });
+  struct Stretch {
+    std::uint64_t offset, bytes;
+    std::string_view tensor;  // empty: the format's own
+  };
+  std::vector<Stretch> order;
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    order.push_back({layout.offsets[i], tensors[i].bytes(), tensors[i].name});
+  for (const Layout::Piece& p : layout.pieces) order.push_back({p.offset, p.bytes.size(), {}});
+  std::ranges::stable_sort(order, {}, &Stretch::offset);
   std::uint64_t end = layout.head.size();
-  for (const std::size_t i : order) {
-    const std::uint64_t bytes = tensors[i].bytes();
-    if (bytes == 0) continue;
-    const auto next = checked_add(layout.offsets[i], bytes);
-    if (layout.offsets[i] < end || !next)
-      throw broken(fmt::format("puts tensor {} at {}, before byte {}", quoted(tensors[i].name),
-                               layout.offsets[i], end));
+  for (const Stretch& s : order) {
+    if (s.bytes == 0) continue;
+    const auto next = checked_add(s.offset, s.bytes);
+    if (s.offset < end || !next)
+      throw broken(fmt::format("puts {} at {}, before byte {}",
+                               s.tensor.empty() ? "a piece" : "tensor " + quoted(s.tensor),
+                               s.offset, end));
     end = *next;
   }
   if (end > layout.total_bytes)
@@ -269,7 +274,9 @@ std::vector<std::size_t> create_files(const Plan& plan, const Placement& placeme
     const bool appended = plan.files[i].format == nullptr;
     files.push_back(outputs.create(plan.files[i].name,
                                    appended ? std::nullopt : std::optional(layout.total_bytes)));
-    if (!appended) outputs.write_at(files.back(), 0, layout.head);
+    if (appended) continue;
+    outputs.write_at(files.back(), 0, layout.head);
+    for (const Layout::Piece& p : layout.pieces) outputs.write_at(files.back(), p.offset, p.bytes);
   }
   return files;
 }

@@ -13,6 +13,11 @@ struct Layout {
   Buffer head;                         // the bytes at offset 0
   std::vector<std::uint64_t> offsets;  // of each tensor, absolute; gaps are zero
   std::uint64_t total_bytes = 0;
+  struct Piece {
+    std::uint64_t offset;
+    Buffer bytes;
+  };
+  std::vector<Piece> pieces = {};  // more bytes of the format's own: names among data, a tail
 };
 
 // The table that joins shards: model.safetensors.index.json.
@@ -29,6 +34,8 @@ struct Format {
   std::string_view name, summary;
   std::span<const std::string_view> suffixes;  // with the dot; the first one is written
   bool one_tensor = false;  // a file holds exactly one (NPY): a model is a folder
+  // Lies beside models and is none (importance matrices): of a folder it is a side file.
+  bool companion = false;
 
   bool (*detect)(const Source&);  // by content, never by file name
   // Reads the header into the catalog (whose source 0 is the file, already added). Null:

@@ -137,6 +137,10 @@ class Opener {
     constexpr std::uint64_t kOthers = 256;  // descriptors for everything else
     return of_files + kOthers < most_files_ ? open_file(path) : open_on_demand(path);
   }
+  bool named_as_weights(const std::string& name) const {
+    const Format* format = registry_.by_suffix(name);
+    return format && !format->companion;
+  }
   Catalog read(const SourcePtr& source, const Format** format = nullptr) const {
     return read_catalog(source, registry_, faults_, format);
   }
@@ -239,11 +243,11 @@ std::vector<std::string> Opener::weight_files() const {
   std::vector<std::string> out;
   for (const FolderEntry& e : listing_) {
     if (e.kind != FolderEntry::Kind::File) continue;
-    bool is_weights = registry_.by_suffix(e.name) != nullptr;
+    bool is_weights = named_as_weights(e.name);
     if (!is_weights) {
       const SourcePtr source = open_if_readable(joined(path_, e.name));
       is_weights = source && std::ranges::any_of(registry_.formats, [&](auto* f) {
-                     return f->read && f->detect(*source);
+                     return f->read && !f->companion && f->detect(*source);
                    });
     }
     if (is_weights) out.push_back(e.name);
@@ -317,7 +321,7 @@ void Opener::collect_side_files(const std::string& folder, const std::vector<std
     if (why.empty()) continue;
     const bool is_folder = e.kind == FolderEntry::Kind::Folder;
     model_->left_out.push_back(fmt::format("{}{}: {}", e.name, is_folder ? "/" : "", why));
-    if (!is_folder && registry_.by_suffix(e.name))
+    if (!is_folder && named_as_weights(e.name))
       faults_.note(folder, fmt::format("{} is left out: {}", quoted(e.name), why));
   }
 }
@@ -328,7 +332,7 @@ std::string_view Opener::why_left_out(const std::string& folder, const FolderEnt
   if (e.kind == FolderEntry::Kind::Folder) return "a folder";
   if (e.kind == FolderEntry::Kind::Other) return "not a regular file";
   if (leads_out(folder, e.name)) return "a link that leads out of the folder";
-  if (registry_.by_suffix(e.name)) return why_unused;
+  if (named_as_weights(e.name)) return why_unused;
   if (const auto why = other_weights(e.name); !why.empty()) return why;
   return is_index_name(e.name) ? "an index of other weights" : "";
 }

@@ -67,6 +67,18 @@ std::optional<std::string> refuses_f64(const OutTensor& t) {
 Layout overlapping(const Metadata&, std::span<const OutTensor> tensors) {
   return {.head = {}, .offsets = std::vector<std::uint64_t>(tensors.size(), 0), .total_bytes = 99};
 }
+// The same with marks of its own: between the tensors, and at the end.
+Layout marked(const Metadata& meta, std::span<const OutTensor> tensors) {
+  Layout out = layout_of(meta, tensors);
+  out.pieces = {{out.total_bytes, to_buffer("END")}, {out.offsets.back() - 2, to_buffer("<")}};
+  out.total_bytes += 3;
+  return out;
+}
+Layout marked_wrongly(const Metadata& meta, std::span<const OutTensor> tensors) {
+  Layout out = layout_of(meta, tensors);
+  out.pieces = {{out.offsets.back() - 1, to_buffer("<<")}};
+  return out;
+}
 const Format kTest{.name = "test",
                    .summary = "for tests",
                    .suffixes = {},
@@ -228,6 +240,18 @@ TEST_CASE("engine: heads, tensors and gaps lie where the layout says", "[engine]
   plan.steps.push_back(bytes_step("a", "abc"));
   plan.steps.push_back(bytes_step("b", "de"));
   CHECK(run_to_file(plan) == std::string("HEAD\0\0\0\0abc\0\0\0\0\0de", 18));
+}
+
+TEST_CASE("engine: a format's own bytes lie among and after the tensors", "[engine]") {
+  Format format = kTest;
+  format.layout = marked;
+  Plan plan;
+  plan.files.push_back({"f", &format, {}, 2});
+  plan.steps.push_back(bytes_step("a", "abc"));
+  plan.steps.push_back(bytes_step("b", "de"));
+  CHECK(run_to_file(plan) == std::string("HEAD\0\0\0\0abc\0\0\0<\0deEND", 21));
+  format.layout = marked_wrongly;
+  CHECK(thrown([&] { place(plan); }).fault() == Fault::Internal);
 }
 
 TEST_CASE("engine: strips are closed up for the step and spread in the file", "[engine]") {
