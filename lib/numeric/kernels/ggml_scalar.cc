@@ -186,16 +186,6 @@ unsigned fp4_code(float x, float scale) noexcept {
   return best;
 }
 
-// floor(log2f(a)) of a normal a: like the reference's, one too high for the few values below a
-// power of two whose logarithm rounds up to it. 44 is ln 2 times 2^6.
-int floor_log2f(float a) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(a);
-  const int exponent = static_cast<int>(bits >> 23) - 127;
-  const auto beyond = static_cast<unsigned>(exponent < 0 ? ~exponent : exponent);
-  const std::uint32_t to_next = 0x800000 - (bits & 0x7FFFFF);
-  return exponent + (to_next <= 44u >> (7 - std::bit_width(beyond | 1)) ? 1 : 0);
-}
-
 void mxfp4(Block32 x, std::byte* out) noexcept {
   const float most = largest_magnitude(x);
   // Below 2^-125 the reference's byte wraps round to huge scales and NaN.
@@ -206,20 +196,6 @@ void mxfp4(Block32 x, std::byte* out) noexcept {
   for (std::size_t i = 0; i < 32; ++i) code[i] = fp4_code(x[i], scale);
   out[0] = static_cast<std::byte>(e);
   put_nibbles(code, out + 1);
-}
-
-// An unsigned float of four exponent bits (bias 7) and three of mantissa, at most 448. Rounding
-// looks only at the next bit; what is below the normal numbers never rounds up to them.
-unsigned ue4m3_bits(float v) noexcept {
-  if (!(v > 0)) return 0;
-  if (v >= 256) return 0x7E;
-  if (v < 0x1p-6f) return static_cast<unsigned>(std::min(7, static_cast<int>(v * 512 + 0.5f)));
-  const std::uint32_t bits = ((std::bit_cast<std::uint32_t>(v) + 0x80000) >> 20) - (120u << 3);
-  return bits < 0x78 ? bits : 0x7E;
-}
-float ue4m3_value(unsigned bits) noexcept {
-  if (bits < 8) return static_cast<float>(bits) * 0x1p-9f;
-  return std::bit_cast<float>((bits << 20) + (120u << 23));
 }
 
 void nvfp4(std::span<const float, 64> x, std::byte* out) noexcept {

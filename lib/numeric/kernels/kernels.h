@@ -54,6 +54,8 @@ void q4_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
 void q4_1_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
 void q5_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
 void q5_1_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
+// ---- ggml_plain.cc: likewise
+
 // The reference's bytes. steps[b] is the scale of block b as stored, or, where f16 holds only zero
 // for it, the scale before it was stored: errors then show as the many steps that they are. NaN
 // marks a block with a value that is not finite (its bytes are zeros), infinity a scale beyond f16.
