@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "lib/numeric/kernels/ggml_decode.h"
 #include "lib/numeric/kernels/kernels.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -46,7 +47,7 @@ struct Nibbles {
   static float f16_at(const std::byte* p) {
     std::uint16_t h;
     std::memcpy(&h, p, 2);
-    return f16_value(h);
+    return f16_inline(h);
   }
 };
 

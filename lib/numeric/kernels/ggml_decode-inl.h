@@ -18,12 +18,14 @@ using F = hn::CappedTag<float, 16>;
 using U = hn::RebindToUnsigned<F>;
 using I = hn::RebindToSigned<F>;
 using I8 = hn::Rebind<std::int8_t, F>;
+using U8 = hn::Rebind<std::uint8_t, F>;
 using B16 = hn::CappedTag<std::uint8_t, 16>;  // bytes of codes
 using B = hn::CappedTag<std::uint8_t, 32>;
 constexpr F kF;
 constexpr U kU;
 constexpr I kI;
 constexpr I8 kI8;
+constexpr U8 kU8;
 constexpr B16 kB16;
 constexpr B kB;
 constexpr std::size_t kLanes = hn::MaxLanes(kF), kByteLanes = hn::MaxLanes(kB);

@@ -103,7 +103,7 @@ struct Q3_K : Block<256, 110> {
 };
 
 // The scales and minima of q4_k and q5_k: eight of six bits each in 12 bytes.
-HWY_INLINE void k_scales(const std::uint8_t* in, float* scale, float* minimum) {
+HWY_NOINLINE void k_scales(const std::uint8_t* in, float* scale, float* minimum) {
   const auto a = load<std::uint32_t>(in + 4), b = load<std::uint32_t>(in + 8),
              c = load<std::uint32_t>(in + 12);
   const std::uint32_t a_high = (c & 0x0F0F0F0F) | (a >> 2 & 0x30303030),
@@ -117,11 +117,36 @@ HWY_INLINE void k_scales(const std::uint8_t* in, float* scale, float* minimum) {
 }
 struct Q4_K : Block<256, 144> {
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
-    alignas(64) std::uint8_t codes[256];
     alignas(64) float scale[8], minimum[8];
     k_scales(in, scale, minimum);
+    if constexpr (kLanes == 16)
+      look_up(in + 16, scale, minimum, out);
+    else
+      compute(in + 16, scale, minimum, out);
+  }
+  // The sixteen values that a group can have are one vector.
+  static HWY_INLINE void look_up(const std::uint8_t* in, const float* scale, const float* minimum,
+                                 float* out) {
+    const VF code = hn::Iota(kF, 0);
+#pragma GCC unroll 4
+    for (std::size_t g = 0; g < 8; g += 2, in += 32, out += 64) {
+      const VF low = hn::Sub(hn::Mul(code, hn::Set(kF, scale[g])), hn::Set(kF, minimum[g])),
+               high =
+                   hn::Sub(hn::Mul(code, hn::Set(kF, scale[g + 1])), hn::Set(kF, minimum[g + 1]));
+      for (std::size_t l = 0; l < 32; l += 16) {
+        const auto both = hn::PromoteTo(kU, hn::LoadU(kU8, in + l));
+        const auto at = hn::IndicesFromVec(kF, hn::And(both, hn::Set(kU, 15)));
+        const auto at_high = hn::IndicesFromVec(kF, hn::ShiftRight<4>(both));
+        hn::StoreU(hn::TableLookupLanes(low, at), kF, out + l);
+        hn::StoreU(hn::TableLookupLanes(high, at_high), kF, out + 32 + l);
+      }
+    }
+  }
+  static HWY_INLINE void compute(const std::uint8_t* in, const float* scale, const float* minimum,
+                                 float* out) {
+    alignas(64) std::uint8_t codes[256];
     for (std::size_t l = 0; l < 128; l += kByteLanes) {
-      const VB v = load_bytes(in + 16 + l);
+      const VB v = load_bytes(in + l);
       std::uint8_t* to = codes + l / 32 * 64 + l % 32;
       hn::Store(bits<0>(v, bytes(15)), kB, to);
       hn::Store(hn::ShiftRight<4>(v), kB, to + 32);

@@ -27,10 +27,19 @@ HWY_INLINE VB16 points(std::uint64_t low, std::uint64_t high) {
 }
 // Sixteen bits: where they are 1, minus.
 HWY_INLINE void signed_points(VB16 v, const std::uint8_t* signs, float scale, float* out) {
-  const auto minus = hn::LoadMaskBits(kB16, signs);
+  std::uint8_t readable[8] = {};  // as LoadMaskBits asks
+  std::memcpy(readable, signs, 2);
+  const auto minus = hn::LoadMaskBits(kB16, readable);
   const hn::RebindToSigned<B16> i8;
   const VB16 negative = hn::BitCast(kB16, hn::Neg(hn::BitCast(i8, v)));
   scale_16(hn::IfThenElse(minus, negative, v), hn::Set(kF, scale), out);
+}
+
+// Sixteen indices of more than 8 bits: what is above them comes as bytes of its own.
+HWY_INLINE void join(VB16 low, VB16 high, std::uint16_t* out) {
+  const hn::Repartition<std::uint16_t, B16> u16;
+  hn::StoreU(hn::BitCast(u16, hn::InterleaveLower(kB16, low, high)), u16, out);
+  hn::StoreU(hn::BitCast(u16, hn::InterleaveUpper(kB16, low, high)), u16, out + 8);
 }
 
 // Bits 0 to 6 of each lane, with the bit that makes their number even.
@@ -91,7 +100,7 @@ HWY_INLINE void odd_scales(const std::uint8_t* in, float d, float* scale) {
 struct Iq2Xxs {
   static constexpr std::size_t kBytes = 66;
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
-    alignas(64) std::uint8_t signs[64 + 8];  // every second word is one; masks are read beyond
+    alignas(64) std::uint8_t signs[64];  // every second word is one
     alignas(64) float scale[16];
     unpack_words<16>(in + 2, half_at(in) * 0.125f, signs, scale);
 #pragma GCC unroll 8
@@ -107,7 +116,7 @@ struct Iq2Xxs {
 struct Iq2Xs {
   static constexpr std::size_t kBytes = 74;
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
-    alignas(64) std::uint8_t signs[32 + 8];
+    alignas(64) std::uint8_t signs[32];
     alignas(64) float scale[16];
     odd_scales<16>(in + 66, half_at(in) * 0.125f, scale);
     const hn::CappedTag<std::uint16_t, 16> u16;
@@ -129,17 +138,29 @@ struct Iq2Xs {
 };
 struct Iq2S {
   static constexpr std::size_t kBytes = 82;
+  // A byte of qh has two more bits of four indices.
+  static HWY_INLINE void indices(const std::uint8_t* in, std::uint16_t* out) {
+    const hn::Repartition<std::uint16_t, B16> u16;
+    const hn::CappedTag<std::uint8_t, 8> half;
+    const VB16 high = hn::ZeroExtendVector(kB16, hn::LoadU(half, in + 64)), mask = hn::Set(kB16, 3);
+    const auto even = hn::BitCast(u16, hn::InterleaveLower(kB16, hn::And(high, mask),
+                                                           hn::And(hn::ShiftRight<2>(high), mask)));
+    const auto odd = hn::BitCast(
+        u16,
+        hn::InterleaveLower(kB16, hn::And(hn::ShiftRight<4>(high), mask), hn::ShiftRight<6>(high)));
+    join(hn::LoadU(kB16, in), hn::BitCast(kB16, hn::InterleaveLower(u16, even, odd)), out);
+    join(hn::LoadU(kB16, in + 16), hn::BitCast(kB16, hn::InterleaveUpper(u16, even, odd)),
+         out + 16);
+  }
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
     alignas(64) float scale[16];
+    alignas(64) std::uint16_t index[32];
     odd_scales<16>(in + 74, half_at(in) * 0.125f, scale);
+    indices(in + 2, index);
 #pragma GCC unroll 4
-    for (std::size_t g = 0; g < 16; ++g) {
-      const unsigned high = in[66 + g / 2] >> g % 2 * 4;
-      const std::uint8_t* low = in + 2 + 2 * g;
-      signed_points(
-          points(kIq2SGrid[low[0] | (high & 3) << 8], kIq2SGrid[low[1] | (high & 12) << 6]),
-          in + 34 + 2 * g, scale[g], out + 16 * g);
-    }
+    for (std::size_t g = 0; g < 16; ++g)
+      signed_points(points(kIq2SGrid[index[2 * g]], kIq2SGrid[index[2 * g + 1]]), in + 34 + 2 * g,
+                    scale[g], out + 16 * g);
   }
 };
 
@@ -152,7 +173,7 @@ HWY_INLINE VB16 points(const std::array<std::uint32_t, kPoints>& grid, unsigned 
 struct Iq3Xxs {
   static constexpr std::size_t kBytes = 98;
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
-    alignas(64) std::uint8_t signs[32 + 8];
+    alignas(64) std::uint8_t signs[32];
     alignas(64) float scale[8];
     unpack_words<8>(in + 66, half_at(in) * 0.25f, signs, scale);
 #pragma GCC unroll 4
@@ -168,15 +189,18 @@ struct Iq3S {
   static constexpr std::size_t kBytes = 110;
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
     alignas(64) float scale[8];
+    alignas(64) std::uint16_t index[64];
     odd_scales<8>(in + 106, half_at(in), scale);
 #pragma GCC unroll 4
+    for (std::size_t k = 0; k < 64; k += 16) {
+      const auto high = hn::LoadMaskBits(kB16, in + 66 + k / 8);
+      join(hn::LoadU(kB16, in + 2 + k), hn::IfThenElseZero(high, hn::Set(kB16, 1)), index + k);
+    }
+#pragma GCC unroll 4
     for (std::size_t g = 0; g < 16; ++g) {
-      const auto index = load<std::uint32_t>(in + 2 + 4 * g);
-      const unsigned high = in[66 + g / 2] >> g % 2 * 4;
-      signed_points(
-          points(kIq3SGrid, (index & 255) | (high & 1) << 8, (index >> 8 & 255) | (high & 2) << 7,
-                 (index >> 16 & 255) | (high & 4) << 6, index >> 24 | (high & 8) << 5),
-          in + 74 + 2 * g, scale[g / 2], out + 16 * g);
+      const std::uint16_t* at = index + 4 * g;
+      signed_points(points(kIq3SGrid, at[0], at[1], at[2], at[3]), in + 74 + 2 * g, scale[g / 2],
+                    out + 16 * g);
     }
   }
 };
@@ -226,19 +250,37 @@ struct Iq1S {
 };
 struct Iq1M {
   static constexpr std::size_t kBytes = 56;
+  // Four scales of three bits in each 16.
+  static HWY_INLINE void unpack_scales(const std::uint8_t* in, float d, float* scale) {
+    const hn::CappedTag<std::uint32_t, 4> u32;
+    const hn::Rebind<std::uint16_t, decltype(u32)> u16;
+    const auto word =
+        hn::PromoteTo(u32, hn::LoadU(u16, reinterpret_cast<const std::uint16_t*>(in)));
+    auto code = hn::And(hn::ShiftLeft<1>(word), hn::Set(u32, 0xE));
+    code = hn::Or(code, hn::And(hn::ShiftLeft<6>(word), hn::Set(u32, 0xE00)));
+    code = hn::Or(code, hn::And(hn::ShiftLeft<11>(word), hn::Set(u32, 0xE0000)));
+    code = hn::Or(code, hn::And(hn::ShiftLeft<16>(word), hn::Set(u32, 0xE000000)));
+    alignas(16) std::uint8_t codes[16];
+    hn::StoreU(hn::Or(hn::BitCast(kB16, code), hn::Set(kB16, 1)), kB16, codes);
+    scales<16>(d, codes, scale);
+  }
   static HWY_INLINE void decode(const std::uint8_t* in, float* out) {
+    alignas(64) float scale[16];
+    alignas(64) std::uint16_t index[32];
     const auto words = load<std::uint64_t>(in + 48);
-    const float d =
-        half(static_cast<std::uint16_t>((words >> 12 & 0xF) | (words >> 24 & 0xF0) |
-                                        (words >> 36 & 0xF00) | (words >> 48 & 0xF000)));
+    unpack_scales(in + 48,
+                  half(static_cast<std::uint16_t>((words >> 12 & 0xF) | (words >> 24 & 0xF0) |
+                                                  (words >> 36 & 0xF00) | (words >> 48 & 0xF000))),
+                  scale);
+    const VB16 high = hn::LoadU(kB16, in + 32), mask = hn::Set(kB16, 7);
+    const VB16 even = hn::And(high, mask), odd = hn::And(hn::ShiftRight<4>(high), mask);
+    join(hn::LoadU(kB16, in), hn::InterleaveLower(kB16, even, odd), index);
+    join(hn::LoadU(kB16, in + 16), hn::InterleaveUpper(kB16, even, odd), index + 16);
 #pragma GCC unroll 4
     for (std::size_t g = 0; g < 16; ++g) {
-      const std::uint8_t* low = in + 2 * g;
-      const unsigned high = in[32 + g];
-      const auto code = static_cast<int>(words >> (g / 4 * 16 + g % 4 * 3) & 7);
-      shifted_points(low[0] | (high & 7) << 8, low[1] | (high & 0x70) << 4,
-                     (high >> 3 & 1) | (high >> 6 & 2), d * static_cast<float>(2 * code + 1),
-                     out + 16 * g);
+      const unsigned nibbles = in[32 + g];
+      shifted_points(index[2 * g], index[2 * g + 1], (nibbles >> 3 & 1) | (nibbles >> 6 & 2),
+                     scale[g], out + 16 * g);
     }
   }
 };
