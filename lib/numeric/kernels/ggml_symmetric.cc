@@ -106,18 +106,21 @@ HWY_INLINE void fit_q3(const float* x, float* l, VF* scales) {
   const VF zero = hn::Zero(kF);
   VF sum_lx[kPair], sum_ll[kPair];
   MF empty[kPair];
-  alignas(64) float w[kPair * n * kLanes];
+  // Of each element, w * x * code and w * code * code, where w is x * x.
+  alignas(64) float wxc[kPair * n * kLanes], wcc[kPair * n * kLanes];
   for (std::size_t k = 0; k < kPair; ++k) {
     const VF top = first_largest(x + k * n * kLanes, n);
     empty[k] = hn::Lt(hn::Abs(top), all(kNothing));
     const VF inv = hn::Div(all(-4.0f), pick(empty[k], all(1.0f), top));
     VF lx = zero, ll = zero;
     for (std::size_t e = k * n; e < k * n + n; ++e) {
-      const VF v = at(x, e), c = code<true>(hn::Mul(inv, v), -4, 3), ww = hn::Mul(v, v);
+      const VF v = at(x, e), c = code<true>(hn::Mul(inv, v), -4, 3), w = hn::Mul(v, v);
+      const VF x_part = hn::Mul(hn::Mul(w, v), c), c_part = hn::Mul(hn::Mul(w, c), c);
       put(c, l, e);
-      put(ww, w, e);
-      lx = hn::Add(lx, hn::Mul(hn::Mul(ww, v), c));
-      ll = hn::Add(ll, hn::Mul(hn::Mul(ww, c), c));
+      put(x_part, wxc, e);
+      put(c_part, wcc, e);
+      lx = hn::Add(lx, x_part);
+      ll = hn::Add(ll, c_part);
     }
     sum_lx[k] = lx;
     sum_ll[k] = ll;
@@ -126,25 +129,36 @@ HWY_INLINE void fit_q3(const float* x, float* l, VF* scales) {
   for (int pass = 0; pass < 5; ++pass) {
     MF changed = hn::Ne(zero, zero);
 #pragma GCC unroll 1
-    for (std::size_t i = 0; i < n; ++i)
-#pragma GCC unroll 2
+    for (std::size_t i = 0; i < n; ++i) {
+      VF lx[kPair], ll[kPair], next[kPair];
+      MF wants[kPair];
+#pragma GCC unroll 4
       for (std::size_t k = 0; k < kPair; ++k) {
         const std::size_t e = k * n + i;
-        const VF v = at(x, e), c = at(l, e), ww = at(w, e), wx = hn::Mul(ww, v);
-        VF lx = hn::Sub(sum_lx[k], hn::Mul(wx, c));
-        VF ll = hn::Sub(sum_ll[k], hn::Mul(hn::Mul(ww, c), c));
-        const MF may = hn::Gt(lx, zero);
-        const VF next = code<false>(hn::Div(hn::Mul(v, ll), lx), -4, 3);
-        lx = hn::Add(lx, hn::Mul(wx, next));
-        ll = hn::Add(ll, hn::Mul(hn::Mul(ww, next), next));
-        const MF better =
-            hn::Gt(hn::Mul(hn::Mul(lx, lx), sum_ll[k]), hn::Mul(hn::Mul(sum_lx[k], sum_lx[k]), ll));
-        const MF takes = hn::And(hn::And(may, hn::Ne(next, c)), hn::And(hn::Gt(ll, zero), better));
-        put(pick(takes, next, c), l, e);
-        sum_lx[k] = pick(takes, lx, sum_lx[k]);
-        sum_ll[k] = pick(takes, ll, sum_ll[k]);
+        lx[k] = hn::Sub(sum_lx[k], at(wxc, e));
+        ll[k] = hn::Sub(sum_ll[k], at(wcc, e));
+        next[k] = code<false>(hn::Div(hn::Mul(at(x, e), ll[k]), lx[k]), -4, 3);
+        wants[k] = hn::And(hn::Gt(lx[k], zero), hn::Ne(next[k], at(l, e)));
+      }
+#pragma GCC unroll 4
+      for (std::size_t k = 0; k < kPair; ++k) {
+        if (hn::AllFalse(kF, wants[k])) continue;  // soon the most common case
+        const std::size_t e = k * n + i;
+        const VF v = at(x, e), w = hn::Mul(v, v);
+        const VF wxn = hn::Mul(hn::Mul(w, v), next[k]), wnn = hn::Mul(hn::Mul(w, next[k]), next[k]);
+        const VF new_lx = hn::Add(lx[k], wxn), new_ll = hn::Add(ll[k], wnn);
+        const MF better = hn::Gt(hn::Mul(hn::Mul(new_lx, new_lx), sum_ll[k]),
+                                 hn::Mul(hn::Mul(sum_lx[k], sum_lx[k]), new_ll));
+        const MF takes = hn::And(wants[k], hn::And(hn::Gt(new_ll, zero), better));
+        if (hn::AllFalse(kF, takes)) continue;
+        put(pick(takes, next[k], at(l, e)), l, e);
+        put(pick(takes, wxn, at(wxc, e)), wxc, e);
+        put(pick(takes, wnn, at(wcc, e)), wcc, e);
+        sum_lx[k] = pick(takes, new_lx, sum_lx[k]);
+        sum_ll[k] = pick(takes, new_ll, sum_ll[k]);
         changed = hn::Or(changed, takes);
       }
+    }
     if (hn::AllFalse(kF, changed)) break;
   }
   for (std::size_t k = 0; k < kPair; ++k) {
