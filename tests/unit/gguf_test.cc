@@ -432,6 +432,10 @@ TEST_CASE("gguf: removed types are named", "[gguf]") {
   CHECK_THAT(text(4), Contains("Q4_2"));
   CHECK_THAT(text(5), Contains("Q4_3"));
   CHECK(text(31) == "m.gguf: tensor 't': type 31 (Q4_0_4_4) was removed from ggml");
+  CHECK_THAT(text(32), Contains("Q4_0_4_8"));
+  CHECK_THAT(text(33), Contains("Q4_0_8_8"));
+  CHECK_THAT(text(36), Contains("IQ4_NL_4_4"));
+  CHECK_THAT(text(37), Contains("IQ4_NL_4_8"));
   CHECK_THAT(text(38), Contains("IQ4_NL_8_8"));
   CHECK(text(43) == "m.gguf: tensor 't': type 43 is unknown, the last known one is 42");
 }

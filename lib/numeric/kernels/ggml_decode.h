@@ -4,13 +4,12 @@
 #include <cstdint>
 #include <cstring>
 
-// What the files of ggml's decoders share. In each, a decoder takes a block's codes apart and a
-// number of elements share a scale; every value is (scale * code), or (scale * code) - minimum.
+// What the files of ggml's decoders share. A block's elements come in groups, each with a scale;
+// every value is scale * code, or scale * code - minimum, in float32.
 namespace wtool {
 
 using DecodeBlocks = void (*)(const std::byte* in, float* out, std::size_t n) noexcept;
 
-// Super-blocks of 256 elements, but for those with a size in their name.
 struct GgmlDecoders {
   DecodeBlocks q1_0, q2_0, q2_k, q3_k, q4_k, q5_k, q6_k, q8_1, q8_k;
   DecodeBlocks iq4_nl, iq4_xs, mxfp4, nvfp4, tq1_0, tq2_0;
