@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/rewrite.h"
+#include "formats/imatrix.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/steps.h"
@@ -36,6 +37,10 @@ std::vector<std::optional<DType>> wanted(const Options& o, const Model& model) {
       if (kind == Kind::Float || kind == Kind::Block) out[i] = to;
     }
   }
+  // An importance matrix of the older form counts in i32; everywhere else its counts are f32.
+  if (model.catalog.format == "imatrix")
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (model.tensors[i].name.ends_with(kCountsSuffix)) out[i] = DType::F32;
   std::vector<TypeRule> rules;
   for (const std::string& r : o.types) rules.push_back(parse_type_rule(r));
   const auto winner = last_matching(model.tensors, rules, o.select.allow_unmatched);
@@ -172,16 +177,71 @@ void add_tensors(Job& job, const Options& o) {
   if (all_cast) follow_dtype(job, dtype_named(o.dtype));
 }
 
+// What the older form of an importance matrix does not keep.
+void remark_importance(Job& job, const Importance& matrix) {
+  if (const auto size = matrix.chunk_size().value_or(1); size > 1)
+    job.remarks.push_back(
+        fmt::format("counts are chunks of {} now, rounded up; that size is not kept", size));
+  if (const auto names = matrix.datasets(); names.size() > 1)
+    job.remarks.push_back(
+        fmt::format("{}: of {} names the last is kept", kImatrixDatasets, names.size()));
+  const auto uneven = std::ranges::count_if(matrix.entries(), [](const Importance::Entry& e) {
+    return std::ranges::any_of(e.counts, [&](float c) { return c != e.counts[0]; });
+  });
+  if (uneven > 0)
+    job.remarks.push_back(fmt::format(
+        "{} entries have experts with different counts: one count is kept for each entry", uneven));
+}
+
+// Both tensors of each entry in the form that imatrix.dat gives them. What belongs to no entry is
+// left to the format, which refuses it by name.
+void add_importance(Job& job, const Options& o) {
+  const Model& model = *job.model;
+  if (!o.dtype.empty() || !o.types.empty())
+    throw Error(Fault::Usage, "an importance matrix in .dat form is f32 and i32, nothing else")
+        .in(o.dtype.empty() ? "-T" : "--dtype");
+  const auto matrix = std::make_shared<const Importance>(Importance::read(job.model));
+  const auto chosen = [&](std::uint32_t entry) -> bool { return job.chosen[job.owner[entry]]; };
+  const auto add = [&](std::uint32_t entry, std::unique_ptr<Step> step) {
+    const std::size_t before = job.plan.steps.size();
+    const std::string type(name_of(step->outputs()[0].dtype));
+    job.plan.steps.push_back(std::move(step));
+    add_encoded(job, model.tensors[job.owner[entry]], before, type);
+  };
+  std::vector<bool> done(model.catalog.entries().size());
+  for (const Importance::Entry& e : matrix->entries()) {
+    done[e.sums] = done[e.counted] = true;
+    if (chosen(e.sums) != chosen(e.counted))
+      throw Error(Fault::Usage,
+                  fmt::format("importance of {}: sums and counts go together", quoted(e.name)))
+          .in(model.path);
+    if (!chosen(e.sums)) continue;
+    const std::int32_t calls = imatrix_calls(e, matrix->chunk_size().value_or(1));
+    const auto renamed = [&](std::uint32_t i) {
+      return (*job.rename)(model.catalog.entries()[i].name);
+    };
+    add(e.sums, imatrix_sums_step(renamed(e.sums), matrix, e, calls));
+    add(e.counted, imatrix_counts_step(renamed(e.counted), calls));
+  }
+  for (const TensorEntry& t : model.catalog.entries())
+    if (const auto i = model.catalog.index_of(t); !done[i] && chosen(i)) add_copy(job, t);
+  remark_importance(job, *matrix);
+}
+
 ExitCode run(const Options& o, const Context& context) {
   const std::string label = o.dtype.empty() ? "" : std::string(name_of(dtype_named(o.dtype)));
   Job job = prepare(o, context, label);
-  add_tensors(job, o);
+  if (job.to.format->name == "imatrix")
+    add_importance(job, o);
+  else
+    add_tensors(job, o);
   return finish(job, o, context, {.verb = "convert", .gates = {}, .quantization = {}});
 }
 
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_rewrite_options(app, *o);
+  app.get_option("--to")->description("format to write: safetensors, gguf, npy, imatrix");
   app.add_option("--dtype", o->dtype, "cast floating-point tensors: f32, f16, bf16, …")
       ->option_text("TYPE");
   app.add_option("-T,--tensor-type", o->types,

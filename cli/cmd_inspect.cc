@@ -13,6 +13,7 @@
 #include "cli/tree.h"
 #include "lib/base/text.h"
 #include "lib/model/selector.h"
+#include "lib/numeric/importance.h"
 
 namespace wtool {
 namespace {
@@ -251,6 +252,25 @@ void print_meta_summary(const Model& model) {
   print_pieces(pieces, 8, "  ");
 }
 
+// Of an importance matrix, in either form: what it was made from.
+void print_importance(const Model& model) {
+  const Metadata& meta = model.catalog.meta;
+  if (meta.text("general.type") != kImatrixType) return;
+  const auto entries = std::ranges::count_if(
+      model.catalog.entries(), [](const TensorEntry& t) { return t.name.ends_with(kSumsSuffix); });
+  std::vector<std::string> pieces{
+      fmt::format("matrix  importance of {} weight{}", entries, entries == 1 ? "" : "s")};
+  if (const auto chunks = meta.count(kImatrixChunkCount)) {
+    const auto size = meta.count(kImatrixChunkSize).value_or(1);
+    pieces.push_back(fmt::format("{} chunk{}{}", *chunks, *chunks == 1 ? "" : "s",
+                                 size > 1 ? fmt::format(" of {} tokens", size) : ""));
+  }
+  if (const MetaValue* names = meta.find(kImatrixDatasets))
+    if (const auto* a = std::get_if<MetaArray>(names); a && a->count > 0)
+      pieces.push_back(fmt::format("from {}", printable(to_text(*names, 4))));
+  print_pieces(pieces, 8, "   ");
+}
+
 void print_head(const Model& model) {
   const Totals t = totals(model);
   std::vector<std::string> pieces{printable(model.path) + "  " + container(model),
@@ -261,6 +281,7 @@ void print_head(const Model& model) {
       fmt::format("{} tensor{}", model.tensors.size(), model.tensors.size() == 1 ? "" : "s"));
   print_pieces(pieces, 8, "   ");
   print_meta_summary(model);
+  print_importance(model);
   std::vector<std::string> side;
   for (const SideFile& s : model.side) side.push_back(printable(s.name));
   if (!side.empty()) {
