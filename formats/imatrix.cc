@@ -451,14 +451,14 @@ std::unique_ptr<Step> imatrix_counts_step(std::string name, std::int32_t calls) 
   return std::make_unique<CountsStep>(std::move(name), calls);
 }
 
-const Format kImatrix{.name = "imatrix",
-                      .summary = "llama.cpp's importance matrix in its older form, imatrix.dat",
-                      .suffixes = kSuffixes,
-                      .companion = true,
-                      .detect = detect,
-                      .read = read,
-                      .refuses = refuses,
-                      .refuses_meta = refuses_meta,
-                      .layout = layout};
+const Format kImatrixDat{.name = "imatrix",
+                         .summary = "llama.cpp's importance matrix in its older form, imatrix.dat",
+                         .suffixes = kSuffixes,
+                         .companion = true,
+                         .detect = detect,
+                         .read = read,
+                         .refuses = refuses,
+                         .refuses_meta = refuses_meta,
+                         .layout = layout};
 
 }  // namespace wtool

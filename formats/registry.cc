@@ -6,7 +6,7 @@ namespace wtool {
 
 // Formats: the most specific first, those without a magic number last. Schemes: plain last.
 Registry all_formats() noexcept {
-  static constexpr std::array kFormats{&kNpy, &kGguf, &kSafetensors, &kImatrix};
+  static constexpr std::array kFormats{&kNpy, &kGguf, &kSafetensors, &kImatrixDat};
   static constexpr std::array kSchemes{&kCompressedTensors, &kPlain};
   return {kFormats, kSchemes, diagnose};
 }

@@ -3,7 +3,7 @@
 
 namespace wtool {
 
-extern const Format kSafetensors, kNpy, kGguf, kImatrix;
+extern const Format kSafetensors, kNpy, kGguf, kImatrixDat;
 extern const Scheme kCompressedTensors, kPlain;
 
 // What a file that is no weight file seems to be, in plain words, for the error message.

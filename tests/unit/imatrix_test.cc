@@ -146,7 +146,7 @@ Catalog catalog_of(const Buffer& bytes, Diagnostics& faults) {
   const SourcePtr source = from_memory("m.dat", bytes);
   Catalog c;
   c.add_source(source);
-  kImatrix.read(source, c, faults);
+  kImatrixDat.read(source, c, faults);
   return c;
 }
 std::string fault(const Buffer& bytes) {
@@ -156,7 +156,7 @@ std::string fault(const Buffer& bytes) {
   });
 }
 bool detected(const Buffer& bytes) {
-  return kImatrix.detect(*from_memory("m.dat", bytes));
+  return kImatrixDat.detect(*from_memory("m.dat", bytes));
 }
 bool has(const std::string& text, std::string_view part) {
   INFO(text);
@@ -361,7 +361,7 @@ TEST_CASE("imatrix: only its own files are taken for a .dat file", "[imatrix]") 
            std::filesystem::path(WTOOL_SOURCE_DIR) / "testdata")) {
     if (!e.is_regular_file()) continue;
     INFO(e.path().native());
-    CHECK_FALSE(kImatrix.detect(*open_file(e.path().native())));
+    CHECK_FALSE(kImatrixDat.detect(*open_file(e.path().native())));
     ++files;
   }
   CHECK(files > 50);
@@ -392,7 +392,7 @@ std::string write_dat(const Folder& dir, const std::string& name, const std::str
     steps.push_back(imatrix_sums_step(std::string(e.name) + ".in_sum2", matrix, e, calls));
     steps.push_back(imatrix_counts_step(std::string(e.name) + ".counts", calls));
   }
-  return dir.write(name, kImatrix, model->catalog.meta, std::move(steps));
+  return dir.write(name, kImatrixDat, model->catalog.meta, std::move(steps));
 }
 
 }  // namespace
@@ -448,7 +448,7 @@ TEST_CASE("imatrix: GGUF to .dat keeps the importance to the bit where a float a
 }
 
 TEST_CASE("imatrix: what the .dat form has no place for is refused", "[imatrix]") {
-  const auto says = [](const OutTensor& t) { return kImatrix.refuses(t).value_or("taken"); };
+  const auto says = [](const OutTensor& t) { return kImatrixDat.refuses(t).value_or("taken"); };
   CHECK(says({"w.in_sum2", DType::F32, {2, 3}}) == "taken");
   CHECK(says({"w.counts", DType::I32, {1}}) == "taken");
   CHECK(says({"w.counts", DType::F32, {1}}) != "taken");
@@ -461,13 +461,13 @@ TEST_CASE("imatrix: what the .dat form has no place for is refused", "[imatrix]"
   CHECK(says({"w.in_sum", DType::F32, {2}}) != "taken");
   CHECK(says({std::string(1025, 'w') + ".in_sum2", DType::F32, {2}}) != "taken");
   Metadata meta = meta_of({"a"}, 1, 1);
-  CHECK(!kImatrix.refuses_meta(meta));
+  CHECK(!kImatrixDat.refuses_meta(meta));
   meta.set("general.name", std::string("x"));
-  CHECK(kImatrix.refuses_meta(meta) == "the .dat form has no place for key 'general.name'");
+  CHECK(kImatrixDat.refuses_meta(meta) == "the .dat form has no place for key 'general.name'");
   const std::vector<OutTensor> lonely{{"a.in_sum2", DType::F32, {1}},
                                       {"b.counts", DType::I32, {1}}};
-  CHECK_THROWS_AS(kImatrix.layout({}, lonely), Error);
-  CHECK_THROWS_AS(kImatrix.layout({}, {}), Error);
+  CHECK_THROWS_AS(kImatrixDat.layout({}, lonely), Error);
+  CHECK_THROWS_AS(kImatrixDat.layout({}, {}), Error);
 }
 
 TEST_CASE("imatrix: an importance times calls that leaves f32 is refused", "[imatrix]") {
