@@ -176,18 +176,6 @@ void decode_e8m0(const std::byte* in, float* out, std::size_t n) noexcept {
   }
 }
 
-// ---- Blocks: their own kernels, which also give the steps.
-
-template <auto kEncode, std::size_t kBytes>
-void encode_blocks(const float* in, std::byte* out, std::size_t n) noexcept {
-  constexpr std::size_t kPiece = 64;
-  float steps[kPiece];
-  for (std::size_t b = 0; b < n / 32; b += kPiece) {
-    const std::size_t blocks = std::min(kPiece, n / 32 - b);
-    kEncode(in + 32 * b, out + kBytes * b, 32 * blocks, steps);
-  }
-}
-
 template <const Mini& kType>
 constexpr Codec mini(DType type, decltype(Codec::decode) decode, decltype(Codec::encode) encode) {
   return {type,
@@ -223,8 +211,8 @@ constexpr std::array kCodecs{
     Codec{DType::I32, decode_plain<std::int32_t>},
     Codec{DType::U64, decode_plain<std::uint64_t>},
     Codec{DType::I64, decode_plain<std::int64_t>},
-    Codec{DType::Q8_0, q8_0_to_f32, encode_blocks<f32_to_q8_0, 34>},
-    Codec{DType::Q4_0, q4_0_to_f32, encode_blocks<f32_to_q4_0, 18>},
+    Codec{DType::Q8_0, q8_0_to_f32},
+    Codec{DType::Q4_0, q4_0_to_f32},
     Codec{DType::Q4_1, q4_1_to_f32},
     Codec{DType::Q5_0, q5_0_to_f32},
     Codec{DType::Q5_1, q5_1_to_f32},

@@ -43,5 +43,10 @@ inline constexpr Column kRelRmse{"rel_rmse", "", "rel_rmse"}, kSqnr{"sqnr_db", "
     kMaxError{"max_error", "", "max|err|"}, kClipped{"clipped", "values", "clipped"},
     kOverflows{"overflows", "values", "overflows"}, kNonFinite{"non_finite", "values", "NaN/Inf"},
     kFirstBad{"first_bad_index", "", "first at"};
+// Of blocks quantised with an importance of their columns, or searched further than the reference.
+inline constexpr Column kWeightedRmse{"weighted_rel_rmse", "", "weighted"},
+    kExactRmse{"exact_rel_rmse", "", "reference's"},
+    kExactWeightedRmse{"exact_weighted_rel_rmse", "", "reference's weighted"},
+    kFallbackBlocks{"fallback_blocks", "blocks", "fallback"};
 
 }  // namespace wtool

@@ -12,23 +12,13 @@
 #include "lib/base/error.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/kernels.h"
+#include "lib/numeric/measuring_step.h"
+#include "lib/numeric/quantizer.h"
 
 namespace wtool {
 namespace {
 
 static_assert(std::is_trivially_copyable_v<Drift>);
-
-// Element `i` of a box, counted through the whole tensor.
-std::uint64_t flat_index(const Tensor& tensor, const Box& box, std::uint64_t i) {
-  return (box.row + i / box.cols) * tensor.whole().cols + box.col + i % box.cols;
-}
-
-// Where the elements of a box lie that is whole rows, or a piece of one row.
-Span span_of(const Tensor& tensor, DType type, const Box& box) {
-  return {.output = 0,
-          .offset = checked_size(type, box.row * tensor.whole().cols + box.col),
-          .bytes = checked_size(type, box.elements())};
-}
 
 class CopyStep final : public Step {
  public:
@@ -64,25 +54,7 @@ class CopyStep final : public Step {
   bool ready_;
 };
 
-// What encode_step and cast_step share: units give a Drift each, folded in order.
-class MeasuringStep : public Step {
- public:
-  void fold(std::uint64_t, Buffer& found) override {
-    total_ += load<Drift>(found);
-    found.clear();
-  }
-
- protected:
-  MeasuringStep(std::vector<OutTensor> outputs, std::string name)
-      : Step(std::move(outputs)), name_(std::move(name)) {}
-  static void give(Buffer& found, const Drift& drift) {
-    append(found, std::as_bytes(std::span(&drift, 1)));
-  }
-  std::string name_;
-  Drift total_;
-};
-
-class EncodeStep final : public MeasuringStep {
+class EncodeStep final : public MeasuringStep<Drift> {
  public:
   EncodeStep(std::string name, TensorPtr from, Encoder how)
       : MeasuringStep(how.outputs, std::move(name)), from_(std::move(from)), how_(std::move(how)) {}
@@ -142,8 +114,6 @@ class Caster {
  private:
   void same(const Piece&);
   void floats(const Piece&);
-  void blocks(const Piece&);
-  void odd_blocks(const Piece&, const float* x);
   template <class T>
   void integers(const Piece&);
   template <class T>
@@ -160,7 +130,7 @@ class Caster {
   CastOptions options_;
   const Codec &source_, &target_;
   DriftLanes lanes_;
-  std::span<float> x_, y_, fitted_, steps_;  // one piece each
+  std::span<float> x_, y_, fitted_;  // one piece each
 };
 
 // Calls f with a value of the C++ type of an integer dtype (bool counts as u8).
@@ -185,7 +155,7 @@ bool is_integer(DType type) {
 
 void Caster::run(Bytes in, MutableBytes out, std::size_t elements, Scratch& scratch) {
   Scratch::Frame frame(scratch);
-  for (std::span<float>* s : {&x_, &y_, &fitted_, &steps_}) *s = frame.take<float>(kPiece);
+  for (std::span<float>* s : {&x_, &y_, &fitted_}) *s = frame.take<float>(kPiece);
   for (std::size_t at = 0; at < elements; at += kPiece) {
     const Piece p{in.data() + checked_size(from_, at), out.data() + checked_size(to_, at),
                   std::min(kPiece, elements - at), at};
@@ -194,7 +164,7 @@ void Caster::run(Bytes in, MutableBytes out, std::size_t elements, Scratch& scra
     else if (is_integer(from_))
       with_integer(from_, [&]<class T>(T) { integers<T>(p); });
     else
-      info(to_).kind == Kind::Block ? blocks(p) : floats(p);
+      floats(p);
   }
 }
 
@@ -269,39 +239,6 @@ void Caster::measure(const Piece& p, const float* x) {
   add_drift(x, y_.data(), p.n, nullptr, lanes_);
 }
 
-constexpr std::size_t kBlock = 32;
-Steps steps_of(DType type, const float* steps) {
-  return type == DType::Q8_0 ? Steps{steps, kBlock, -127, 127} : Steps{steps, kBlock, -8, 7};
-}
-
-void Caster::blocks(const Piece& p) {
-  const float* x = decode(p);
-  (to_ == DType::Q8_0 ? f32_to_q8_0 : f32_to_q4_0)(x, p.out, p.n, steps_.data());
-  if (options_.measure) target_.decode(p.out, y_.data(), p.n);
-  if (!all_finite(steps_.data(), p.n / kBlock)) return odd_blocks(p, x);
-  if (!options_.measure) return;
-  const Steps steps = steps_of(to_, steps_.data());
-  add_drift(x, y_.data(), p.n, &steps, lanes_);
-}
-
-// The same, where a block has values or a scale that do not fit.
-void Caster::odd_blocks(const Piece& p, const float* x) {
-  Drift& found = lanes_.rest;
-  for (std::size_t b = 0; b < p.n; b += kBlock) {
-    const float* step = &steps_[b / kBlock];
-    if (std::isinf(*step)) {
-      found.overflows += kBlock;
-      found.add_bad(p.at + b);
-    } else if (std::isnan(*step)) {
-      for (std::size_t i = b; i < b + kBlock; ++i)
-        if (!std::isfinite(x[i])) bad(found.non_finite, p.at + i);
-    } else if (options_.measure) {
-      const Steps steps = steps_of(to_, step);
-      add_drift(x + b, y_.data() + b, kBlock, &steps, lanes_);
-    }
-  }
-}
-
 // True if `value` is exactly this integer.
 template <class T>
 bool is_exactly(double value, T integer) {
@@ -362,7 +299,7 @@ void Caster::integers_to_floats(const Piece& p, const Integers<T>& in) {
     if (!is_exactly(y_[i], in[i])) bad(lanes_.rest.overflows, p.at + i);
 }
 
-class CastStep final : public MeasuringStep {
+class CastStep final : public MeasuringStep<Drift> {
  public:
   CastStep(std::string name, TensorPtr from, DType to, const CastOptions& options)
       : MeasuringStep({{name, to, from->shape()}}, name),
@@ -409,6 +346,10 @@ std::unique_ptr<Step> encode_step(std::string name, TensorPtr from, Encoder how)
 std::unique_ptr<Step> cast_step(std::string name, TensorPtr from, DType to,
                                 const CastOptions& options) {
   if (const auto why = cast_refuses(*from, to)) throw Error(Fault::Usage, *why).in(name);
+  if (info(to).kind == Kind::Block && from->dtype() != to)
+    return quantize_step(
+        std::move(name), std::move(from), to,
+        {.method = Method::Exact, .measure = options.measure, .importance = nullptr});
   return std::make_unique<CastStep>(std::move(name), std::move(from), to, options);
 }
 
@@ -419,7 +360,9 @@ std::optional<std::string> cast_refuses(const Tensor& from, DType to) {
   if (source.id == to) return std::nullopt;
   const bool integer = is_integer(source.id);
   const Codec* codec = find_codec(to);
-  if (target.kind == Kind::Int ? !integer : codec == nullptr || codec->encode == nullptr)
+  const bool encodes = target.kind == Kind::Block ? find_quantizer(to) != nullptr
+                                                  : codec != nullptr && codec->encode != nullptr;
+  if (target.kind == Kind::Int ? !integer : !encodes)
     return target.kind == Kind::Int
                ? fmt::format("{} values are not whole numbers, so they cannot become {}",
                              source.name, target.name)

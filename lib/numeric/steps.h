@@ -6,6 +6,7 @@
 
 #include "lib/model/plan.h"
 #include "lib/numeric/drift.h"
+#include "lib/numeric/quantizer.h"
 
 namespace wtool {
 
@@ -39,6 +40,22 @@ struct CastOptions {
 };
 std::unique_ptr<Step> cast_step(std::string name, TensorPtr from, DType to,
                                 const CastOptions& options = {});
+// Whole blocks of a ggml type, from anything that read_f32 can read. NaN and infinities in the
+// source are counted in `non_finite`, blocks whose scale is beyond f16 whole in `overflows`.
+enum class Method : std::uint8_t {
+  Exact,  // the reference's bytes
+  Best,   // no block is further from its source than the reference's, most are nearer
+};
+struct QuantizeOptions {
+  Method method = Method::Exact;
+  bool measure = true;
+  // Gives elements [first, first + out.size()) of the tensor's importance: one for each column of
+  // each of its matrices (experts). Finite, >= 0. Null: all columns count the same. A block whose
+  // weighted fit is not finite is quantised without it and counted in `fallback_blocks`.
+  std::function<void(std::uint64_t first, std::span<float> out)> importance;
+};
+std::unique_ptr<Step> quantize_step(std::string name, TensorPtr from, DType to,
+                                    const QuantizeOptions& options = {});
 // Why `from` cannot become `to` by cast_step, from the types and the shape alone.
 std::optional<std::string> cast_refuses(const Tensor& from, DType to);
 

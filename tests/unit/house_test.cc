@@ -101,7 +101,9 @@ void check_library(const File& file, const std::string& include, Breaches& found
     if (starts(include, home.header) && !starts(file.path, home.folder))
       found.push_back(file.path + ": " + include + " belongs into " + std::string(home.folder));
 
-  if (!starts(file.path, "lib/") || !file.path.ends_with(".h")) return;
+  // A "-inl.h" is a part of kernel files, no header for others.
+  if (!starts(file.path, "lib/") || !file.path.ends_with(".h") || file.path.ends_with("-inl.h"))
+    return;
   for (std::string_view heavy :
        {"CLI/", "nlohmann/", "openssl/", "hwy/", "zstd", "re2/", "simdjson"})
     if (starts(include, heavy)) found.push_back(file.path + ": a lib header includes " + include);
