@@ -36,7 +36,7 @@ void quantize_tq2_0(const BlockRows&, std::byte* out) noexcept;
 void quantize_mxfp4(const BlockRows&, std::byte* out) noexcept;
 void quantize_nvfp4(const BlockRows&, std::byte* out) noexcept;
 
-// ---- ggml_search.cc: scales found by trial, each block on its own
+// ---- ggml_affine.cc, ggml_symmetric.cc: scales found by trial, each block on its own
 void quantize_q2_k(const BlockRows&, std::byte* out) noexcept;
 void quantize_q3_k(const BlockRows&, std::byte* out) noexcept;
 void quantize_q4_k(const BlockRows&, std::byte* out) noexcept;
@@ -85,12 +85,12 @@ void iq2_s_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
 void iq3_xxs_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
 void iq3_s_to_f32(const std::byte* in, float* out, std::size_t n) noexcept;
 
-// ---- ggml_best_scale.cc, ggml_best_k.cc: the same layouts, searched further. Of each block the sum of (decoded - x)^2,
-// times the importance if it is given, is never above that of the quantisers above (both of them
-// with importance, which must then come with mean_square for blocks of 32), and as far below as the
-// search finds; where it finds nothing better the reference's bytes stay. Where all of a block's
-// importance is 0, all its elements count alike. What is not finite loses to anything that is. Scales
-// and minima of the whole block may be of either sign.
+// ---- ggml_best_scale.cc, ggml_best_k.cc: the same layouts, searched further. Of each block the
+// sum of (decoded - x)^2, times the importance if it is given, is never above that of the
+// quantisers above (both of them with importance, which must then come with mean_square for blocks
+// of 32), and as far below as the search finds; where it finds nothing better the reference's bytes
+// stay. Where all of a block's importance is 0, all its elements count alike. What is not finite
+// loses to anything that is. Scales and minima of the whole block may be of either sign.
 void best_q4_0(const BlockRows&, std::byte* out) noexcept;
 void best_q4_1(const BlockRows&, std::byte* out) noexcept;
 void best_q5_0(const BlockRows&, std::byte* out) noexcept;
