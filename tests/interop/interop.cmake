@@ -45,3 +45,11 @@ if(Python3_FOUND)
                        ENVIRONMENT
                        "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
 endif()
+
+# Quantised and decoded blocks against ggml's.
+add_executable(ggml_quantize interop/ggml_quantize.cc)
+target_link_libraries(ggml_quantize PRIVATE wtool_lib ${CMAKE_DL_LIBS})
+target_compile_definitions(ggml_quantize PRIVATE WTOOL_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+add_test(NAME interop.ggml_quantize COMMAND ggml_quantize)
+set_tests_properties(interop.ggml_quantize PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300
+                     ENVIRONMENT "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")

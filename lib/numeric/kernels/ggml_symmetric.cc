@@ -52,7 +52,7 @@ struct Scaled {
 };
 
 // make_qx_quants. x and w: n elements.
-template <std::size_t n, int N>
+template <std::size_t n, int N, bool kTame = true>
 HWY_INLINE Scaled fit_symmetric(const float* x, const float* w) {
   const VF zero = hn::Zero(kF), top = first_largest(x, n);
   const MF empty = hn::Lt(hn::Abs(top), all(kNothing));
@@ -66,8 +66,8 @@ HWY_INLINE Scaled fit_symmetric(const float* x, const float* w) {
     VF lx = zero, ll = zero;
 #pragma GCC unroll 8
     for (std::size_t e = 0; e < n; ++e) {
-      // No code can be far out: |x| <= |top|.
-      const VF l = code<true>(hn::Mul(inv, at(x, e)), -N, N - 1);
+      // No code can be far out, as |x| <= |top|; but a group's scale may be NaN.
+      const VF l = code<kTame>(hn::Mul(inv, at(x, e)), -N, N - 1);
       lx = hn::Add(lx, hn::Mul(at(wx, e), l));
       ll = hn::Add(ll, hn::Mul(hn::Mul(at(w, e), l), l));
     }
@@ -263,7 +263,7 @@ HWY_INLINE void q3_batch(const Batch& batch) {
       put(scales[j], as_values, j);
       put(weights[j], as_weights, j);
     }
-    const Scaled f = fit_symmetric<16, 32>(as_values, as_weights);
+    const Scaled f = fit_symmetric<16, 32, false>(as_values, as_weights);
     to_half(f.scale, d);
     for (std::size_t j = 0; j < 16; ++j) code_of[j] = stored_code<32>(f, scales[j]);
   } else {
@@ -387,20 +387,20 @@ void weighted_0(const BlockRows& rows, std::byte* out) noexcept {
 
 // ---- iq4_nl and iq4_xs
 
-// The table's value nearest to v, and its index.
+// The table's value nearest to v, and its index. Those of NaN are the last, as in the reference.
 HWY_INLINE VF nearest_value(VF v) {
   VF out = all(kValues[0]);
 #pragma GCC unroll 15
   for (std::size_t i = 0; i < 15; ++i)
-    out = pick(hn::Ge(v, all(kBorders.at[i])), all(kValues[i + 1]), out);
+    out = pick(hn::Lt(v, all(kBorders.at[i])), out, all(kValues[i + 1]));
   return out;
 }
 HWY_INLINE VI nearest_index(VF v) {
   VI out = hn::Zero(kI);
 #pragma GCC unroll 15
   for (std::size_t i = 0; i < 15; ++i)
-    out = hn::IfThenElse(hn::RebindMask(kI, hn::Ge(v, all(kBorders.at[i]))),
-                         all(static_cast<int>(i) + 1), out);
+    out = hn::IfThenElse(hn::RebindMask(kI, hn::Lt(v, all(kBorders.at[i]))), out,
+                         all(static_cast<int>(i) + 1));
   return out;
 }
 

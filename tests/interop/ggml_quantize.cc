@@ -1,0 +1,236 @@
+// Our quantisers and decoders against ggml's, of llama.cpp's prebuilt library, on random rows:
+// every type, every instruction set, with and without importance, ordinary values and the corners
+// of f32.
+//
+//   ggml_quantize [SEED]
+//
+// The library is found in $WTOOL_PEERS (a node_modules folder), else where scripts/peers puts it.
+// Exit status: 0 the same bytes, 1 not, 77 no library.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <dlfcn.h>
+
+#include "lib/base/dtype.h"
+#include "lib/numeric/codec.h"
+#include "lib/numeric/kernels/ggml.h"
+#include "lib/numeric/kernels/simd.h"
+#include "tests/ggml_rows.h"
+
+namespace {
+using namespace wtool;
+
+// As ggml.h of release v0.5.0 declares them.
+struct Traits {
+  const char* name;
+  std::int64_t block_elements, interleave;
+  std::size_t block_bytes;
+  bool quantized;
+  void (*to_float)(const void*, float*, std::int64_t);
+  void (*from_float)(const float*, void*, std::int64_t);
+};
+using GetTraits = const Traits*(int);
+using QuantizeChunk = std::size_t(int type, const float* in, void* out, std::int64_t start,
+                                  std::int64_t rows, std::int64_t columns, const float* importance);
+
+struct Library {
+  GetTraits* traits = nullptr;
+  QuantizeChunk* quantize = nullptr;
+};
+
+bool open_library(Library& out) {
+  namespace fs = std::filesystem;
+  const char* peers = std::getenv("WTOOL_PEERS");
+  const fs::path folder = fs::path(peers ? peers : WTOOL_SOURCE_DIR "/build/peers/node_modules") /
+                          "@node-llama-cpp/linux-x64/bins/linux-x64";
+  std::error_code ignored;
+  for (const auto& e : fs::directory_iterator(folder, ignored)) {
+    if (e.path().filename().string().rfind("libggml-base.", 0) != 0) continue;
+    void* handle = ::dlopen(e.path().c_str(), RTLD_NOW | RTLD_GLOBAL);
+    if (handle == nullptr) continue;
+    out.traits = reinterpret_cast<GetTraits*>(::dlsym(handle, "ggml_get_type_traits"));
+    out.quantize = reinterpret_cast<QuantizeChunk*>(::dlsym(handle, "ggml_quantize_chunk"));
+    return out.traits != nullptr && out.quantize != nullptr;
+  }
+  return false;
+}
+
+struct Type {
+  DType dtype;
+  int ggml;                      // its number there
+  QuantizeRows plain, weighted;  // null: importance changes nothing
+};
+constexpr Type kTypes[] = {
+    {DType::Q4_0, 2, quantize_q4_0, quantize_weighted_q4_0},
+    {DType::Q4_1, 3, quantize_q4_1, quantize_weighted_q4_1},
+    {DType::Q5_0, 6, quantize_q5_0, quantize_weighted_q5_0},
+    {DType::Q5_1, 7, quantize_q5_1, quantize_weighted_q5_1},
+    {DType::Q8_0, 8, quantize_q8_0, nullptr},
+    {DType::Q2_K, 10, quantize_q2_k, quantize_weighted_q2_k},
+    {DType::Q3_K, 11, quantize_q3_k, quantize_weighted_q3_k},
+    {DType::Q4_K, 12, quantize_q4_k, quantize_weighted_q4_k},
+    {DType::Q5_K, 13, quantize_q5_k, quantize_weighted_q5_k},
+    {DType::Q6_K, 14, quantize_q6_k, quantize_weighted_q6_k},
+    {DType::IQ4_NL, 20, quantize_iq4_nl, quantize_weighted_iq4_nl},
+    {DType::IQ4_XS, 23, quantize_iq4_xs, quantize_weighted_iq4_xs},
+    {DType::TQ1_0, 34, quantize_tq1_0, nullptr},
+    {DType::TQ2_0, 35, quantize_tq2_0, nullptr},
+    {DType::MXFP4, 39, quantize_mxfp4, nullptr},
+    {DType::NVFP4, 40, quantize_nvfp4, nullptr},
+    {DType::Q1_0, 41, quantize_q1_0, nullptr},
+    {DType::Q2_0, 42, quantize_q2_0, nullptr},
+};
+
+int failures = 0;
+
+void fail(const std::string& what) {
+  std::printf("FAILED: %s\n", what.c_str());
+  ++failures;
+}
+
+// One type, one set of rows.
+struct Case {
+  const Library& library;
+  const Type& type;
+  std::string about;
+  std::vector<float> values;
+  std::size_t rows, columns;
+  std::vector<float> importance;  // empty: none
+
+  const DTypeInfo& blocked() const { return info(type.dtype); }
+  std::size_t blocks() const { return values.size() / blocked().block_elems; }
+  const float* block(std::size_t b) const { return values.data() + b * blocked().block_elems; }
+
+  std::vector<std::byte> theirs() const {
+    std::vector<std::byte> out(blocks() * blocked().block_bytes);
+    library.quantize(type.ggml, values.data(), out.data(), 0, static_cast<std::int64_t>(rows),
+                     static_cast<std::int64_t>(columns),
+                     importance.empty() ? nullptr : importance.data());
+    return out;
+  }
+  std::vector<std::byte> ours() const {
+    std::vector<std::byte> out(blocks() * blocked().block_bytes);
+    std::vector<float> mean(rows);
+    mean_squares(values.data(), rows, columns, mean.data());
+    BlockRows in{values.data(), rows, columns};
+    QuantizeRows quantize = type.plain;
+    if (!importance.empty() && type.weighted != nullptr) {
+      in.importance = importance.data();
+      in.mean_square = mean.data();
+      quantize = type.weighted;
+    }
+    quantize(in, out.data());
+    return out;
+  }
+};
+
+// The one difference we mean: below 2^-125 the library's exponent wraps round to a huge scale or to
+// NaN; ours stays at 0.
+bool may_differ(const Case& c, std::size_t block) {
+  if (c.type.dtype != DType::MXFP4) return false;
+  float most = 0;
+  for (std::size_t i = 0; i < 32; ++i) most = std::max(most, std::abs(c.block(block)[i]));
+  return most > 0 && most < 0x1p-125f;
+}
+
+void compare_bytes(const Case& c, const std::vector<std::byte>& want) {
+  const std::size_t bytes = c.blocked().block_bytes;
+  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
+    if (level > simd_hardware()) continue;
+    set_simd_for_test(level);
+    const auto found = c.ours();
+    std::size_t different = 0, first = 0;
+    for (std::size_t b = c.blocks(); b-- > 0;) {
+      const bool same = std::memcmp(&found[b * bytes], &want[b * bytes], bytes) == 0;
+      if (may_differ(c, b) ? found[b * bytes] == std::byte{0} : same) continue;
+      first = b;
+      ++different;
+    }
+    if (different > 0)
+      fail(c.about + ", " + std::string(name_of(level)) + ": " + std::to_string(different) +
+           " of " + std::to_string(c.blocks()) + " blocks differ, the first is block " +
+           std::to_string(first));
+  }
+}
+
+void compare_decoders(const Library& library, const Type& type, const std::string& about,
+                      const std::vector<std::byte>& blocks) {
+  const std::size_t n = blocks.size() / info(type.dtype).block_bytes * info(type.dtype).block_elems;
+  std::vector<float> want(n), found(n);
+  library.traits(type.ggml)->to_float(blocks.data(), want.data(), static_cast<std::int64_t>(n));
+  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
+    if (level > simd_hardware()) continue;
+    set_simd_for_test(level);
+    codec(type.dtype).decode(blocks.data(), found.data(), n);
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool same = std::memcmp(&found[i], &want[i], 4) == 0;
+      if (same || (std::isnan(found[i]) && std::isnan(want[i]))) continue;
+      fail(about + ", decoded with " + std::string(name_of(level)) + ": element " +
+           std::to_string(i) + " is " + std::to_string(found[i]) + ", theirs " +
+           std::to_string(want[i]));
+      break;
+    }
+  }
+}
+
+// 0: none; 1: log-normal, every seventh column without weight; 2: nothing has weight.
+std::vector<float> make_importance(int kind, std::size_t columns, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  std::lognormal_distribution<float> weight(0, 2);
+  std::vector<float> out(kind == 0 ? 0 : columns);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = kind == 2 || i % 7 == 3 ? 0 : weight(random);
+  return out;
+}
+
+struct Shape {
+  std::size_t rows, columns;
+};
+constexpr Shape kShapes[] = {{9, 256}, {3, 768}, {2, 2048}};
+
+void run_type(const Library& library, const Type& type, std::uint32_t seed) {
+  const std::string name(info(type.dtype).name);
+  const Traits& traits = *library.traits(type.ggml);
+  if (static_cast<std::size_t>(traits.block_elements) != info(type.dtype).block_elems ||
+      traits.block_bytes != info(type.dtype).block_bytes)
+    return fail(name + ": another size of blocks");
+  for (const RowKind& kind : row_kinds())
+    for (const Shape& shape : kShapes)
+      for (int weights = 0; weights < 3; ++weights) {
+        const Case c{library,
+                     type,
+                     name + ", " + kind.name + ", " + std::to_string(shape.rows) + " x " +
+                         std::to_string(shape.columns) + ", importance " + std::to_string(weights),
+                     make_rows(kind, shape.rows * shape.columns, seed),
+                     shape.rows,
+                     shape.columns,
+                     make_importance(weights, shape.columns, seed)};
+        const auto want = c.theirs();
+        compare_bytes(c, want);
+        compare_decoders(library, type, c.about, want);
+      }
+  std::mt19937 random(seed);
+  std::vector<std::byte> noise(64 * info(type.dtype).block_bytes);
+  for (std::byte& b : noise) b = static_cast<std::byte>(random());
+  compare_decoders(library, type, name + ", random bytes", noise);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Library library;
+  if (!open_library(library)) {
+    std::printf("skipped: no llama.cpp library (scripts/peers installs it)\n");
+    return 77;
+  }
+  const auto seed = static_cast<std::uint32_t>(argc > 1 ? std::atoi(argv[1]) : 1);
+  for (const Type& type : kTypes) run_type(library, type, seed);
+  std::printf("%d failures (seed %u)\n", failures, seed);
+  return failures == 0 ? 0 : 1;
+}
