@@ -2,6 +2,7 @@
 #include "lib/numeric/kernels/ggml_scalar.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -151,6 +152,17 @@ TEST_CASE("ggml: conversions that C leaves open have one answer", "[ggml_scalar]
   CHECK(scalar::nearest_int(inf) == -4194304);
   CHECK(scalar::nearest_int(-inf) == -4194304);
   CHECK(scalar::nearest_int(std::numeric_limits<float>::quiet_NaN()) == 0);
+}
+
+TEST_CASE("ggml: the exponent of mxfp4 is that of a logarithm rounded to f32", "[ggml_scalar]") {
+  for (std::uint32_t exponent = 2; exponent < 256; ++exponent)
+    for (std::uint32_t below = 0; below < 70; ++below) {
+      const auto a = std::bit_cast<float>((exponent << 23) - below);
+      if (!std::isfinite(a)) continue;
+      INFO("2^" << static_cast<int>(exponent) - 127 << ", " << below << " steps below");
+      const auto logarithm = static_cast<float>(std::log2(static_cast<double>(a)));
+      REQUIRE(scalar::floor_log2f(a) == static_cast<int>(std::floor(logarithm)));
+    }
 }
 
 }  // namespace wtool

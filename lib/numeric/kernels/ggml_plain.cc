@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/ggml_scalar.h"
@@ -183,11 +184,9 @@ HWY_INLINE std::uint32_t bits_of_32(Of&& of) {
   std::uint32_t bits = 0;
 #pragma GCC unroll 8
   for (std::size_t i = 0; i < 32; i += kLanes) {
-    std::uint8_t some[8] = {};
-    hn::StoreMaskBits(kF, of(i), some);
-    std::uint32_t word;
-    std::memcpy(&word, some, 4);
-    bits |= word << i;
+    std::conditional_t<kLanes == 16, std::uint16_t, std::uint8_t> some;
+    hn::StoreMaskBits(kF, of(i), reinterpret_cast<std::uint8_t*>(&some));
+    bits |= std::uint32_t{some} << i;
   }
   return bits;
 }
@@ -222,23 +221,53 @@ HWY_INLINE float first_largest(const float* in) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(a) | sign);
 }
 
-struct Range {
-  float lo, hi;
+// v folded to four lanes.
+template <class D, class Fold>
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> fold_to_four(D d, hn::Vec<D> v, Fold fold) {
+  if constexpr (hn::MaxLanes(d) <= 4) {
+    return v;
+  } else {
+    constexpr hn::Half<D> half;
+    return fold_to_four(half, fold(hn::LowerHalf(half, v), hn::UpperHalf(half, v)), fold);
+  }
+}
+HWY_INLINE VF fold_fours(const float* fours, auto fold) {
+  VF a, b, c, d;
+  hn::LoadInterleaved4(kF, fours, a, b, c, d);
+  return fold(fold(a, b), fold(c, d));
+}
+
+struct Ranges {  // of kLanes blocks
+  VF lo, hi;
 };
 // Of several zeros that are the least or the most, the first one's sign counts.
-HWY_INLINE Range range_of_32(const float* in) {
-  VF lo = hn::LoadU(kF, in), hi = lo;
+HWY_INLINE Ranges ranges_of_32(const float* in) {
+  constexpr hn::FixedTag<float, 4> four;
+  const auto min = [](auto a, auto b) { return hn::Min(a, b); };
+  const auto max = [](auto a, auto b) { return hn::Max(a, b); };
+  alignas(64) float low[4 * kLanes], high[4 * kLanes];
+  for (std::size_t b = 0; b < kLanes; ++b) {
+    VF lo = hn::LoadU(kF, in + b * 32), hi = lo;
 #pragma GCC unroll 8
-  for (std::size_t i = kLanes; i < 32; i += kLanes) {
-    lo = hn::Min(lo, hn::LoadU(kF, in + i));
-    hi = hn::Max(hi, hn::LoadU(kF, in + i));
+    for (std::size_t i = kLanes; i < 32; i += kLanes) {
+      lo = hn::Min(lo, hn::LoadU(kF, in + b * 32 + i));
+      hi = hn::Max(hi, hn::LoadU(kF, in + b * 32 + i));
+    }
+    hn::Store(fold_to_four(kF, lo, min), four, low + 4 * b);
+    hn::Store(fold_to_four(kF, hi, max), four, high + 4 * b);
   }
-  Range range{hn::GetLane(hn::MinOfLanes(kF, lo)), hn::GetLane(hn::MaxOfLanes(kF, hi))};
-  if (HWY_UNLIKELY(range.lo == 0)) {
-    range.lo = *std::find(in, in + 32, 0.0f);
-    if (range.hi == 0) range.hi = range.lo;
+  Ranges out{fold_fours(low, min), fold_fours(high, max)};
+  if (HWY_UNLIKELY(!hn::AllFalse(kF, hn::Eq(out.lo, hn::Zero(kF))))) {
+    hn::Store(out.lo, kF, low);
+    hn::Store(out.hi, kF, high);
+    for (std::size_t b = 0; b < kLanes; ++b) {
+      if (low[b] != 0) continue;
+      low[b] = *std::find(in + b * 32, in + b * 32 + 32, 0.0f);
+      if (high[b] == 0) high[b] = low[b];
+    }
+    out = {hn::Load(kF, low), hn::Load(kF, high)};
   }
-  return range;
+  return out;
 }
 
 // Whether all of the values that decide scales are zero or far from the ends of f32.
@@ -358,14 +387,11 @@ HWY_INLINE bool batch(Type type, const float* in, std::byte* out, float* steps) 
 
 template <class Type>
 HWY_INLINE bool affine_batch(const float* in, std::byte* out) {
-  alignas(64) float lo[kLanes], hi[kLanes], inverses[kLanes];
-  for (std::size_t b = 0; b < kLanes; ++b) {
-    const Range range = range_of_32(in + b * 32);
-    lo[b] = range.lo;
-    hi[b] = range.hi;
-  }
-  const VF least = hn::Load(kF, lo), range = hn::Sub(hn::Load(kF, hi), least);
+  alignas(64) float lo[kLanes], inverses[kLanes];
+  const Ranges ranges = ranges_of_32(in);
+  const VF least = ranges.lo, range = hn::Sub(ranges.hi, least);
   if (HWY_UNLIKELY(!tame(range))) return false;
+  hn::Store(least, kF, lo);
   const VF d = hn::Div(range, all(Type::kDivisor));
   hn::Store(inverse_or_zero(d), kF, inverses);
   put_halves<Type::kBytes>(d, out);
@@ -384,64 +410,70 @@ HWY_INLINE bool batch(Q5_1, const float* in, std::byte* out, float*) {
 
 // ---- Four-bit floats
 
-// Codes of the nearest of 0, 1, 2, 3, 4, 6, 8, 12 times the scale, ties to the smaller magnitude:
-// how many of the middles between them a magnitude exceeds. Those have few enough bits to be exact.
+// Codes of values by their magnitudes in units of the scale: the nearest of 0, 1, 2, 3, 4, 6, 8 and
+// 12, ties to the smaller. All the middles between those but 1/2 are multiples of a quarter of the
+// power of two below them, so that exponent and two bits of mantissa tell; of what lies just below,
+// so that a middle itself counts as less.
 template <class D>
-struct Fp4 {
-  using V = hn::Vec<D>;
-  using DI = hn::RebindToSigned<D>;
-  D d;
-  V middle[7];
-
-  HWY_INLINE explicit Fp4(float scale) {
-    constexpr float kMiddle[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10};
-    // A scale of 0 makes everything 0.
-    const float s = scale == 0 ? std::numeric_limits<float>::infinity() : scale;
-    for (std::size_t k = 0; k < 7; ++k) middle[k] = hn::Set(d, kMiddle[k] * s);
-  }
-  HWY_INLINE hn::Vec<DI> operator()(const float* in) const {
-    constexpr DI di;
-    const V v = hn::LoadU(d, in), a = hn::Abs(v);
-    const auto sign = hn::And(hn::ShiftRight<28>(hn::BitCast(di, v)), hn::Set(di, 8));
-    const auto some = hn::Gt(a, middle[0]);
-    auto code = hn::Add(sign, hn::Set(di, 1));
-#pragma GCC unroll 6
-    for (std::size_t k = 1; k < 7; ++k)
-      code = hn::Sub(code, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(a, middle[k]))));
-    return hn::IfThenElseZero(hn::RebindMask(di, some), code);
-  }
-};
+HWY_INLINE hn::Vec<hn::RebindToSigned<D>> fp4_codes(D d, hn::Vec<D> values, hn::Vec<D> units) {
+  constexpr hn::RebindToSigned<D> di;
+  constexpr hn::Repartition<std::uint8_t, D> bytes;
+  alignas(16) static constexpr std::uint8_t kCodes[16] = {
+      1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7};  // from 1, 2, 4 and 8
+  constexpr int kOne = 127 << 2;
+  const auto below = hn::Sub(hn::BitCast(di, units), hn::Set(di, 1));
+  const auto quarter = hn::Sub(hn::ShiftRight<21>(below), hn::Set(di, kOne));
+  const auto index = hn::Min(hn::Max(quarter, hn::Zero(di)), hn::Set(di, 15));
+  const auto code = hn::BitCast(
+      di, hn::TableLookupBytes(hn::LoadDup128(bytes, kCodes), hn::BitCast(bytes, index)));
+  const auto sign = hn::ShiftRight<28>(hn::BitCast(di, values));  // 8, below more of it
+  const auto signed_code = hn::Or(hn::And(code, hn::Set(di, 7)), hn::And(sign, hn::Set(di, 8)));
+  return hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(units, hn::Set(d, 0.5f))), signed_code);
+}
+// Puts codes of 2 * kHalf elements, element j + kHalf above j.
+template <std::size_t kHalf, class D, class Units>
+HWY_INLINE void put_fp4(D d, const float* in, Units&& units, std::byte* out) {
+  const auto code = [&](const float* x) {
+    const auto v = hn::LoadU(d, x);
+    return fp4_codes(d, v, units(hn::Abs(v)));
+  };
+#pragma GCC unroll 4
+  for (std::size_t j = 0; j < kHalf; j += hn::MaxLanes(d))
+    put_low_bytes(hn::Or(code(in + j), hn::ShiftLeft<4>(code(in + kHalf + j))), d, out + j);
+}
 
 HWY_INLINE bool batch(MXFP4, const float* in, std::byte* out, float*) {
   for (std::size_t b = 0; b < kLanes; ++b, in += 32, out += MXFP4::kBytes) {
     const float most = largest_magnitude<32>(in);
-    if (HWY_UNLIKELY(!(most < 0x1p127f))) return false;  // 12 times the scale may be infinite
-    const int e = most < 0x1p-125f ? 0 : scalar::floor_log2f(most) + 125;
-    const auto scale =
-        std::bit_cast<float>(static_cast<std::uint32_t>(e < 2 ? 0x200000 << e : (e - 1) << 23));
-    const Fp4<F> code(scale);
+    if (HWY_UNLIKELY(!tame(most))) return false;
+    const int e = most == 0 ? 0 : scalar::floor_log2f(most) + 125;
+    // The scale is 2^(e - 128).
+    const VF inverse = all(std::bit_cast<float>(static_cast<std::uint32_t>(255 - e) << 23));
     out[0] = static_cast<std::byte>(e);
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 16; i += kLanes)
-      put_low_bytes(hn::Or(code(in + i), hn::ShiftLeft<4>(code(in + 16 + i))), kF, out + 1 + i);
+    if (HWY_UNLIKELY(most == 0))
+      std::memset(out + 1, 0, 16);
+    else
+      put_fp4<16>(
+          kF, in, [&](VF a) { return hn::Mul(a, inverse); }, out + 1);
   }
   return true;
 }
 
 // Beyond 2^20 differences to the largest code round to the same: the first code wins.
 HWY_INLINE bool batch(NVFP4, const float* in, std::byte* out, float*) {
-  constexpr hn::CappedTag<float, 8> half;  // of a group of 16, element j + 8 goes above j
+  constexpr hn::CappedTag<float, 8> half;  // of a group of 16
   for (std::size_t g = 0; g < 4 * kLanes; ++g, in += 16) {
     const float most = largest_magnitude<16>(in);
     if (HWY_UNLIKELY(!(most < 0x1p20f))) return false;
     std::byte* to = out + g / 4 * NVFP4::kBytes;
     const unsigned bits = scalar::ue4m3_bits(most / 6);
     to[g % 4] = static_cast<std::byte>(bits);
-    const Fp4<decltype(half)> code(scalar::ue4m3_value(bits) * 0.5f);
-#pragma GCC unroll 2
-    for (std::size_t j = 0; j < 8; j += hn::MaxLanes(half))
-      put_low_bytes(hn::Or(code(in + j), hn::ShiftLeft<4>(code(in + 8 + j))), half,
-                    to + 4 + 8 * (g % 4) + j);
+    // A scale of 0 makes everything 0. Scale and middles have so few bits that no quotient is
+    // rounded to a middle unless it is one.
+    const auto scale = hn::Set(half, bits == 0 ? std::numeric_limits<float>::infinity()
+                                               : scalar::ue4m3_value(bits) * 0.5f);
+    put_fp4<8>(
+        half, in, [&](auto a) { return hn::Div(a, scale); }, to + 4 + 8 * (g % 4));
   }
   return true;
 }
@@ -524,41 +556,56 @@ HWY_INLINE bool one(Q2_0, const float* in, std::byte* out) {
   return true;
 }
 
-// kLanes sums of `n` terms (a multiple of 4) that start `stride` apart, each in the order of its
-// own elements.
-template <class Term>
-HWY_INLINE VF sums_in_order(const float* in, std::size_t stride, std::size_t n, Term&& term) {
-  using F4 = hn::FixedTag<float, 4>;
-  constexpr F4 four;
-  constexpr hn::Repartition<double, F4> two;
-  alignas(64) float turned[4 * kLanes];
-  VF sum = hn::Zero(kF);
-  for (std::size_t i = 0; i < n; i += 4) {
+// Sums in the order of the elements: those of several rows run side by side.
+using Side = hn::CappedTag<float, 8>;  // wider ones are slower: what is turned comes in fours
+constexpr Side kSide;
+constexpr std::size_t kRows = hn::MaxLanes(kSide);
+
+// Four elements of kRows rows, `stride` apart, turned to four vectors.
+HWY_INLINE void turn(const float* in, std::size_t stride, float* turned) {
+  constexpr hn::FixedTag<float, 4> four;
+  constexpr hn::FixedTag<double, 2> two;
 #pragma GCC unroll 4
-    for (std::size_t lane = 0; lane < kLanes; lane += 4) {
-      const float* x = in + lane * stride + i;
-      const auto a = hn::LoadU(four, x), b = hn::LoadU(four, x + stride),
-                 c = hn::LoadU(four, x + 2 * stride), d = hn::LoadU(four, x + 3 * stride);
-      const auto ab0 = hn::BitCast(two, hn::InterleaveLower(four, a, b)),
-                 ab1 = hn::BitCast(two, hn::InterleaveUpper(four, a, b)),
-                 cd0 = hn::BitCast(two, hn::InterleaveLower(four, c, d)),
-                 cd1 = hn::BitCast(two, hn::InterleaveUpper(four, c, d));
-      const auto put = [&](auto v, std::size_t e) {
-        hn::Store(hn::BitCast(four, v), four, turned + e * kLanes + lane);
-      };
-      put(hn::InterleaveLower(two, ab0, cd0), 0);
-      put(hn::InterleaveUpper(two, ab0, cd0), 1);
-      put(hn::InterleaveLower(two, ab1, cd1), 2);
-      put(hn::InterleaveUpper(two, ab1, cd1), 3);
-    }
-    for (std::size_t e = 0; e < 4; ++e) sum = hn::Add(sum, term(hn::Load(kF, turned + e * kLanes)));
+  for (std::size_t row = 0; row < kRows; row += 4, in += 4 * stride, turned += 4) {
+    const auto a = hn::LoadU(four, in), b = hn::LoadU(four, in + stride),
+               c = hn::LoadU(four, in + 2 * stride), d = hn::LoadU(four, in + 3 * stride);
+    const auto ab0 = hn::BitCast(two, hn::InterleaveLower(four, a, b)),
+               ab1 = hn::BitCast(two, hn::InterleaveUpper(four, a, b)),
+               cd0 = hn::BitCast(two, hn::InterleaveLower(four, c, d)),
+               cd1 = hn::BitCast(two, hn::InterleaveUpper(four, c, d));
+    const auto put = [&](auto v, std::size_t e) {
+      hn::Store(hn::BitCast(four, v), four, turned + e * kRows);
+    };
+    put(hn::InterleaveLower(two, ab0, cd0), 0);
+    put(hn::InterleaveUpper(two, ab0, cd0), 1);
+    put(hn::InterleaveLower(two, ab1, cd1), 2);
+    put(hn::InterleaveUpper(two, ab1, cd1), 3);
+  }
+}
+
+// kRows sums of `n` terms (a multiple of 4) that start `stride` apart.
+template <class Term>
+HWY_INLINE hn::Vec<Side> sums_in_order(const float* in, std::size_t stride, std::size_t n,
+                                       Term&& term) {
+  // Enough at a time for what was stored in parts to have arrived when it is loaded whole.
+  constexpr std::size_t kAtATime = 32;
+  alignas(64) float turned[kAtATime * kRows];
+  auto sum = hn::Zero(kSide);
+  for (std::size_t begin = 0; begin < n; begin += kAtATime) {
+    const std::size_t some = std::min(kAtATime, n - begin);
+    for (std::size_t i = 0; i < some; i += 4) turn(in + begin + i, stride, turned + i * kRows);
+    for (std::size_t i = 0; i < some; ++i)
+      sum = hn::Add(sum, term(hn::Load(kSide, turned + i * kRows)));
   }
   return sum;
 }
 
 HWY_INLINE bool batch(Q1_0, const float* in, std::byte* out, float*) {
-  const VF sums = sums_in_order(in, 128, 128, [](VF v) { return hn::Abs(v); });
-  put_halves<Q1_0::kBytes>(hn::Mul(sums, all(1.0f / 128)), out);
+  alignas(64) float sums[kLanes];
+  for (std::size_t b = 0; b < kLanes; b += kRows)
+    hn::Store(sums_in_order(in + b * 128, 128, 128, [](auto v) { return hn::Abs(v); }), kSide,
+              sums + b);
+  put_halves<Q1_0::kBytes>(hn::Mul(hn::Load(kF, sums), all(1.0f / 128)), out);
   for (std::size_t b = 0; b < kLanes; ++b)
     for (std::size_t i = 0; i < 128; i += 32) {
       const std::uint32_t signs = bits_of_32(
@@ -610,15 +657,15 @@ void one_by_one(const BlockRows& in, std::byte* out) noexcept {
 }
 
 void mean_squares(const float* in, std::size_t rows, std::size_t columns, float* out) noexcept {
-  if (rows < kLanes || columns % 4 != 0) return scalar::mean_squares(in, rows, columns, out);
-  const auto square = [](VF v) { return hn::Mul(v, v); };
+  if (rows < kRows || columns % 4 != 0) return scalar::mean_squares(in, rows, columns, out);
+  const auto square = [](auto v) { return hn::Mul(v, v); };
   const auto some = [&](std::size_t r) {
-    const VF sums = sums_in_order(in + r * columns, columns, columns, square);
-    hn::StoreU(hn::Div(sums, all(static_cast<float>(columns))), kF, out + r);
+    const auto sums = sums_in_order(in + r * columns, columns, columns, square);
+    hn::StoreU(hn::Div(sums, hn::Set(kSide, static_cast<float>(columns))), kSide, out + r);
   };
   std::size_t r = 0;
-  for (; r + kLanes <= rows; r += kLanes) some(r);
-  if (r != rows) some(rows - kLanes);  // some for the second time
+  for (; r + kRows <= rows; r += kRows) some(r);
+  if (r != rows) some(rows - kRows);  // some for the second time
 }
 
 }  // namespace
