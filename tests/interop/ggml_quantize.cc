@@ -16,11 +16,13 @@
 #include <vector>
 
 #include <dlfcn.h>
+#include <strings.h>
 
 #include "lib/base/dtype.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/simd.h"
+#include "lib/numeric/quantizer.h"
 #include "tests/ggml_rows.h"
 
 namespace {
@@ -61,31 +63,21 @@ bool open_library(Library& out) {
   return false;
 }
 
+// A type by its name there, which is ours but for capitals.
 struct Type {
   DType dtype;
-  int ggml;                      // its number there
-  QuantizeRows plain, weighted;  // null: importance changes nothing
+  int ggml;
 };
-constexpr Type kTypes[] = {
-    {DType::Q4_0, 2, quantize_q4_0, quantize_weighted_q4_0},
-    {DType::Q4_1, 3, quantize_q4_1, quantize_weighted_q4_1},
-    {DType::Q5_0, 6, quantize_q5_0, quantize_weighted_q5_0},
-    {DType::Q5_1, 7, quantize_q5_1, quantize_weighted_q5_1},
-    {DType::Q8_0, 8, quantize_q8_0, nullptr},
-    {DType::Q2_K, 10, quantize_q2_k, quantize_weighted_q2_k},
-    {DType::Q3_K, 11, quantize_q3_k, quantize_weighted_q3_k},
-    {DType::Q4_K, 12, quantize_q4_k, quantize_weighted_q4_k},
-    {DType::Q5_K, 13, quantize_q5_k, quantize_weighted_q5_k},
-    {DType::Q6_K, 14, quantize_q6_k, quantize_weighted_q6_k},
-    {DType::IQ4_NL, 20, quantize_iq4_nl, quantize_weighted_iq4_nl},
-    {DType::IQ4_XS, 23, quantize_iq4_xs, quantize_weighted_iq4_xs},
-    {DType::TQ1_0, 34, quantize_tq1_0, nullptr},
-    {DType::TQ2_0, 35, quantize_tq2_0, nullptr},
-    {DType::MXFP4, 39, quantize_mxfp4, nullptr},
-    {DType::NVFP4, 40, quantize_nvfp4, nullptr},
-    {DType::Q1_0, 41, quantize_q1_0, nullptr},
-    {DType::Q2_0, 42, quantize_q2_0, nullptr},
-};
+bool find_type(const Library& library, DType dtype, Type& out) {
+  constexpr int kTypes = 43;  // of release v0.5.0
+  for (int t = 0; t < kTypes; ++t) {
+    const char* name = library.traits(t)->name;
+    if (name == nullptr || ::strcasecmp(name, std::string(info(dtype).name).c_str()) != 0) continue;
+    out = {dtype, t};
+    return true;
+  }
+  return false;
+}
 
 int failures = 0;
 
@@ -98,6 +90,7 @@ void fail(const std::string& what) {
 struct Case {
   const Library& library;
   const Type& type;
+  const Quantizer& quantizer;
   std::string about;
   std::vector<float> values;
   std::size_t rows, columns;
@@ -119,11 +112,11 @@ struct Case {
     std::vector<float> mean(rows);
     mean_squares(values.data(), rows, columns, mean.data());
     BlockRows in{values.data(), rows, columns};
-    QuantizeRows quantize = type.plain;
-    if (!importance.empty() && type.weighted != nullptr) {
+    QuantizeRows quantize = quantizer.plain;
+    if (!importance.empty() && quantizer.weighted != nullptr) {
       in.importance = importance.data();
       in.mean_square = mean.data();
-      quantize = type.weighted;
+      quantize = quantizer.weighted;
     }
     quantize(in, out.data());
     return out;
@@ -194,8 +187,10 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {{9, 256}, {3, 768}, {2, 2048}};
 
-void run_type(const Library& library, const Type& type, std::uint32_t seed) {
-  const std::string name(info(type.dtype).name);
+void run_type(const Library& library, const Quantizer& quantizer, std::uint32_t seed) {
+  Type type{};
+  const std::string name(info(quantizer.dtype).name);
+  if (!find_type(library, quantizer.dtype, type)) return fail(name + ": no such type there");
   const Traits& traits = *library.traits(type.ggml);
   if (static_cast<std::size_t>(traits.block_elements) != info(type.dtype).block_elems ||
       traits.block_bytes != info(type.dtype).block_bytes)
@@ -205,6 +200,7 @@ void run_type(const Library& library, const Type& type, std::uint32_t seed) {
       for (int weights = 0; weights < 3; ++weights) {
         const Case c{library,
                      type,
+                     quantizer,
                      name + ", " + kind.name + ", " + std::to_string(shape.rows) + " x " +
                          std::to_string(shape.columns) + ", importance " + std::to_string(weights),
                      make_rows(kind, shape.rows * shape.columns, seed),
@@ -230,7 +226,7 @@ int main(int argc, char** argv) {
     return 77;
   }
   const auto seed = static_cast<std::uint32_t>(argc > 1 ? std::atoi(argv[1]) : 1);
-  for (const Type& type : kTypes) run_type(library, type, seed);
+  for (const Quantizer& quantizer : all_quantizers()) run_type(library, quantizer, seed);
   std::printf("%d failures (seed %u)\n", failures, seed);
   return failures == 0 ? 0 : 1;
 }
