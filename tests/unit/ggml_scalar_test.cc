@@ -10,9 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/dtype.h"
 #include "lib/model/source.h"
 #include "lib/numeric/kernels/ggml_scalar_math.h"
+#include "lib/numeric/kernels/simd.h"
+#include "lib/numeric/quantizer.h"
 #include "tests/catch.h"
+#include "tests/ggml_rows.h"
 
 namespace wtool {
 namespace {
@@ -68,11 +72,44 @@ std::set<std::size_t> different_rows(const Buffer& a, const Buffer& b) {
 }
 using Rows = std::set<std::size_t>;
 
-// The least magnitude of each block's largest.
+// The largest magnitude of a block of 32.
 float largest_of_block(const std::vector<float>& values, std::size_t block) {
   float most = 0;
   for (std::size_t i = 0; i < 32; ++i) most = std::max(most, std::abs(values[32 * block + i]));
   return most;
+}
+
+DType dtype_of(const Type& type) {  // the golden files have capitals: q2_K
+  std::string name = type.name;
+  if (name.back() == 'K') name.back() = 'k';
+  return parse_dtype(name).value();
+}
+
+struct AtLevel {
+  Simd before = simd_level();
+  explicit AtLevel(Simd level) { set_simd_for_test(level); }
+  ~AtLevel() { set_simd_for_test(before); }
+};
+
+struct Matrix {
+  std::size_t rows, columns;
+};
+
+// Log-normal, every seventh column without weight.
+std::vector<float> make_importance(std::size_t columns) {
+  std::mt19937 random(5);
+  std::lognormal_distribution<float> weight(0, 2);
+  std::vector<float> out(columns);
+  for (std::size_t i = 0; i < columns; ++i) out[i] = i % 7 == 3 ? 0 : weight(random);
+  return out;
+}
+
+constexpr auto kUntouched = static_cast<std::byte>(0xA5);
+Buffer quantized(const Type& type, QuantizeRows quantize, const BlockRows& in) {
+  Buffer out(in.elements() / type.elements * type.bytes + 64);
+  std::fill(out.begin(), out.end(), kUntouched);
+  quantize(in, out.data());
+  return out;
 }
 
 }  // namespace
@@ -163,6 +200,64 @@ TEST_CASE("ggml: the exponent of mxfp4 is that of a logarithm rounded to f32", "
       const auto logarithm = static_cast<float>(std::log2(static_cast<double>(a)));
       REQUIRE(scalar::floor_log2f(a) == static_cast<int>(std::floor(logarithm)));
     }
+}
+
+TEST_CASE("ggml: every instruction set gives the scalar bytes of searched types too",
+          "[ggml_scalar]") {
+  for (const Type& type : kTypes) {
+    if (type.weighted == nullptr) continue;
+    const Quantizer* quantizer = find_quantizer(dtype_of(type));
+    REQUIRE(quantizer != nullptr);
+    for (const RowKind& kind : row_kinds())
+      for (const Matrix& shape : {Matrix{19, 256}, Matrix{3, 768}}) {
+        const auto values = make_rows(kind, shape.rows * shape.columns, 11);
+        const auto importance = make_importance(shape.columns);
+        std::vector<float> mean(shape.rows);
+        scalar::mean_squares(values.data(), shape.rows, shape.columns, mean.data());
+        const BlockRows plain{values.data(), shape.rows, shape.columns};
+        BlockRows weighted = plain;
+        weighted.importance = importance.data();
+        weighted.mean_square = mean.data();
+        const Buffer want = quantized(type, type.plain, plain);
+        const Buffer want_weighted = quantized(type, type.weighted, weighted);
+        for (const Simd level : {Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
+          if (level > simd_hardware()) continue;
+          const AtLevel at(level);
+          INFO(type.name << ", " << kind.name << ", " << shape.columns << " columns, "
+                         << name_of(level));
+          CHECK(quantized(type, quantizer->plain, plain) == want);
+          CHECK(quantized(type, quantizer->weighted, weighted) == want_weighted);
+        }
+      }
+  }
+}
+
+TEST_CASE("ggml: any number of blocks is quantised with importance, and no more touched",
+          "[ggml_scalar]") {
+  for (const Type& type : kTypes) {
+    if (type.weighted == nullptr) continue;
+    const Quantizer& quantizer = *find_quantizer(dtype_of(type));
+    const auto values = make_rows(row_kinds()[0], 40 * type.elements, 3);
+    const auto importance = make_importance(40 * type.elements);
+    const float mean = 0.0004f;
+    const BlockRows all{values.data(), 1, values.size(), importance.data(), &mean};
+    const Buffer want = quantized(type, type.weighted, all);
+    for (const Simd level : {Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
+      if (level > simd_hardware()) continue;
+      const AtLevel at(level);
+      for (std::size_t blocks = 0; blocks <= 40; ++blocks) {
+        INFO(type.name << ", " << name_of(level) << ", " << blocks << " blocks");
+        BlockRows some = all;
+        some.rows = blocks == 0 ? 0 : 1;
+        some.columns = blocks * type.elements;
+        const Buffer found = quantized(type, quantizer.weighted, some);
+        const auto end = static_cast<std::ptrdiff_t>(blocks * type.bytes);
+        REQUIRE(std::equal(found.begin(), found.begin() + end, want.begin()));
+        REQUIRE(std::all_of(found.begin() + end, found.end(),
+                            [](std::byte b) { return b == kUntouched; }));
+      }
+    }
+  }
 }
 
 }  // namespace wtool

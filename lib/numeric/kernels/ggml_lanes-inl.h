@@ -181,7 +181,7 @@ HWY_INLINE void load_importance(const Batch& batch, float* q) {
   const std::size_t in_row = batch.rows.columns / kElements;
   std::size_t offset[kLanes], block = batch.first % in_row;
   for (std::size_t b = 0; b < kLanes; ++b) {
-    offset[b] = b < batch.blocks ? block * kElements : offset[0];
+    offset[b] = b == 0 || b < batch.blocks ? block * kElements : offset[0];
     if (++block == in_row) block = 0;
   }
   transpose<kElements>(batch.rows.importance, offset, q);
