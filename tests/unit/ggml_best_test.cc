@@ -266,6 +266,79 @@ TEST_CASE("ggml: a search gives the same bytes at every level and in any parts",
   }
 }
 
+TEST_CASE("ggml: trials of scales give the same numbers at every level", "[ggml_best]") {
+  constexpr std::size_t kCount = 32, kMany = 96;
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<float> x(kCount), weight(kCount), scale(kMany), offset(kMany);
+  for (float& v : x) v = normal(random);
+  for (float& v : weight) v = std::abs(normal(random));
+  for (float& v : scale) v = normal(random) * 0.2f;
+  for (float& v : offset) v = normal(random);
+  scale[3] = 0;
+  scale[4] = 1e-40f;
+  const auto all = [&](const float* weights) {
+    using Kind = best::Levels::Kind;
+    const best::Values v{x.data(), weights, kCount};
+    std::vector<float> out;
+    const auto keep = [&](const std::vector<float>& of) {
+      out.insert(out.end(), of.begin(), of.end());
+      const best::Pick most = best::first_greatest(of.data(), kMany, of[5]);
+      out.insert(out.end(), {static_cast<float>(best::first_least(of.data(), kMany)),
+                             static_cast<float>(most.at), most.value});
+    };
+    std::vector<float> a(kMany), b(kMany), c(kMany);
+    for (const best::Levels& range :
+         {best::Levels{Kind::Integers, -8, 7}, best::Levels{Kind::Iq4, -127, 113},
+          best::Levels{Kind::E2m1, -12, 12}}) {
+      best::fit_scales(range, v, offset.data(), kMany, a.data());
+      keep(a);
+      best::scale_errors(range, v, scale.data(), kMany, a.data());
+      keep(a);
+    }
+    best::offset_errors(15, v, scale.data(), offset.data(), kMany, a.data());
+    keep(a);
+    for (const int sign : {-1, 0, 1}) {
+      best::fit_offsets(15, sign, v, offset.data(), scale.data(), kMany,
+                        {a.data(), b.data(), c.data()});
+      for (const auto* of : {&a, &b, &c}) keep(*of);
+    }
+    return out;
+  };
+  for (const bool weighted : {false, true}) {
+    const float* weights = weighted ? weight.data() : nullptr;
+    const AtLevel scalar(Simd::Scalar);
+    const std::vector<float> want = all(weights);
+    for (const Simd level : levels()) {
+      INFO(name_of(level) << (weighted ? ", weighted" : ""));
+      const AtLevel at(level);
+      const std::vector<float> found = all(weights);
+      std::size_t different = 0;
+      for (std::size_t i = 0; i < want.size(); ++i)
+        different += std::memcmp(&found[i], &want[i], sizeof(float)) != 0;
+      CHECK(different == 0);
+    }
+  }
+}
+
+TEST_CASE("ggml: where all values are far above 0, minima go below it", "[ggml_best]") {
+  const auto& kinds = row_kinds();
+  const auto of = std::find_if(kinds.begin(), kinds.end(), [](const RowKind& r) {
+    return r.name == std::string("a large offset");
+  });
+  REQUIRE(of != kinds.end());
+  const Rows rows(make_rows(*of, 1024, 12), 512);
+  for (const char* name : {"q2_k", "q4_k", "q5_k"}) {
+    INFO(name);
+    const Type& type = type_named(name);
+    double reference = 0, best = 0;
+    for (const double error : rows.errors(type, rows.made(type, type.plain))) reference += error;
+    for (const double error : rows.errors(type, rows.made(type, type.best))) best += error;
+    // The reference can only start its codes at 0 or below: steps as wide as the offset.
+    CHECK(best < reference / 10);
+  }
+}
+
 TEST_CASE("ggml: searches reach the known optima and gain on every type", "[ggml_best]") {
   const std::string path = WTOOL_SOURCE_DIR "/../shared/golden/accuracy/weights_bf16.safetensors";
   if (!std::filesystem::exists(path)) return;

@@ -311,19 +311,24 @@ void wish_group(const Values& v, int sign, Wishes& out, std::size_t g) {
   out.offset[g] = -lo;
   const float step = (hi - lo) / Type::kTop;
   if (!(step > 1e-30f)) return;  // its inverse could be infinite
+  // Far from 0 the sums of squares would leave no digits for what differs; the sign is clear there.
+  const float away = std::abs(lo) > hi - lo ? lo : 0;
+  float x[Type::kGroup];
+  for (std::size_t i = 0; i < Type::kGroup; ++i) x[i] = v.x[i] - away;
   for (std::size_t a = 0; a < kInverses; ++a) {
     for (std::size_t b = 0; b < kOffsets; ++b) {
       const float finer = 0.88f + 0.03f * static_cast<float>(a);
       const float higher = 0.2f * static_cast<float>(b) - 0.5f;
       inverse[a * kOffsets + b] = finer / step;
-      offset[a * kOffsets + b] = -lo - higher * step;
+      offset[a * kOffsets + b] = away - lo - higher * step;
     }
   }
-  fit_offsets(Type::kTop, sign, v, inverse, offset, kStarts, {gain, scale, best});
+  fit_offsets(Type::kTop, away == 0 ? sign : 0, {x, v.weight, Type::kGroup}, inverse, offset,
+              kStarts, {gain, scale, best});
   const int at = first_greatest(gain, kStarts, std::numeric_limits<float>::infinity()).at;
   if (at < 0) return;
   out.scale[g] = scale[at];
-  out.offset[g] = best[at];
+  out.offset[g] = best[at] - away;
 }
 
 // The integers of each group for the scale and minimum that the draft has: of those around the
