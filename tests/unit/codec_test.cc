@@ -14,8 +14,10 @@
 #include "lib/model/source.h"
 #include "lib/numeric/kernels/kernels.h"
 #include "lib/numeric/kernels/simd.h"
+#include "lib/numeric/quantizer.h"
 #include "lib/trust/digest.h"
 #include "tests/catch.h"
+#include "tests/unit/step_run.h"
 
 namespace wtool {
 namespace {
@@ -54,7 +56,10 @@ std::vector<float> decoded(DType type, const Buffer& bytes, std::size_t n) {
 }
 Buffer encoded(DType type, const std::vector<float>& values) {
   Buffer out(checked_size(type, values.size()));
-  codec(type).encode(values.data(), out.data(), values.size());
+  if (const Quantizer* quantizer = find_quantizer(type))
+    quantizer->plain({values.data(), 1, values.size()}, out.data());
+  else
+    codec(type).encode(values.data(), out.data(), values.size());
   return out;
 }
 Buffer buffer_of(std::initializer_list<int> values) {
@@ -429,26 +434,7 @@ TEST_CASE("codec: the 6- and 4-bit floats have their values and their packing", 
   CHECK(encoded(DType::F6_E3M2, {0.0625f, 0.125f, 0.1875f, -1000}) == f6);
 }
 
-namespace {
-class Memory final : public Tensor {
- public:
-  Memory(DType type, Shape shape, Buffer bytes)
-      : Tensor(type, std::move(shape)), bytes_(std::move(bytes)) {}
-  void read(const Box& box, MutableBytes out, Scratch&) const override {
-    const std::uint64_t at = checked_size(dtype(), box.row * whole().cols + box.col);
-    std::memcpy(out.data(), bytes_.data() + at, out.size());
-  }
-
- private:
-  Buffer bytes_;
-};
-template <class T>
-Buffer packed(const std::vector<T>& values) {
-  Buffer out;
-  for (const T v : values) append(out, v);
-  return out;
-}
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("codec: integers and bools read as the nearest float, f64 exactly", "[codec]") {
   Scratch scratch;
