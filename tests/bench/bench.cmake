@@ -1,11 +1,16 @@
 # Small programs that tests/bench/bench runs; built only when it asks.
-foreach(name open digest kernels)
+foreach(name open digest kernels ggml)
   if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/bench_${name}.cc)
     add_executable(bench_${name} EXCLUDE_FROM_ALL bench/bench_${name}.cc)
     target_link_libraries(bench_${name} PRIVATE wtool_formats OpenSSL::Crypto)
     set_target_properties(bench_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   endif()
 endforeach()
+
+if(TARGET bench_ggml)
+  target_compile_definitions(bench_ggml PRIVATE WTOOL_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(bench_ggml PRIVATE ${CMAKE_DL_LIBS})
+endif()
 
 # Other JSON parsers for comparison: nlohmann's, and simdjson where it is installed.
 if(TARGET bench_open)
@@ -15,14 +20,4 @@ if(TARGET bench_open)
     target_link_libraries(bench_open PRIVATE simdjson::simdjson)
     target_compile_definitions(bench_open PRIVATE WTOOL_HAVE_SIMDJSON)
   endif()
-endif()
-
-# The driver of llama.cpp's libraries is shared between checkouts, not part of the repository.
-set(peer ${PROJECT_SOURCE_DIR}/../shared/peers/ggml_peer.cpp)
-if(EXISTS ${peer})
-  add_executable(ggml_peer EXCLUDE_FROM_ALL ${peer})
-  target_compile_options(ggml_peer PRIVATE -w)
-  set_target_properties(ggml_peer PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
-  target_link_libraries(ggml_peer PRIVATE ${CMAKE_DL_LIBS})
-  set_target_properties(ggml_peer PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
 endif()
