@@ -74,7 +74,7 @@ void append_options(std::string& text, const CLI::App& app) {
   }
   std::size_t column = 0;
   for (const auto& [names, what] : rows)
-    if (const std::size_t w = display_width(names) + 4; w <= 34) column = std::max(column, w);
+    if (const std::size_t w = display_width(names) + 4; w <= 35) column = std::max(column, w);
   for (const auto& [names, what] : rows) {
     const std::size_t w = display_width(names) + 2;
     text += "  " + names;

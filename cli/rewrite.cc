@@ -468,8 +468,9 @@ void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before
 }
 
 Gate parse_gate(const std::string& text) {
-  static constexpr std::string_view kMetrics[] = {"rel_rmse",  "sqnr_db", "max_error",
-                                                  "max_steps", "cos",     "clipped"};
+  static constexpr std::string_view kMetrics[] = {
+      "rel_rmse", "sqnr_db", "max_error",         "max_steps",
+      "cos",      "clipped", "weighted_rel_rmse", "fallback_blocks"};
   const auto malformed = [&](std::string why, std::string hint) -> Error {
     return Error(Fault::Usage, fmt::format("--gate {}: {}", quoted(text), why))
         .hint(std::move(hint));
@@ -503,9 +504,6 @@ Gate parse_gate(const std::string& text) {
   return gate;
 }
 
-namespace {
-
-// A folder's config.json as an object; throws BadFile if it is none.
 Json read_config(const SideFile& file) {
   constexpr std::uint64_t kMost = std::uint64_t{64} << 20;
   if (file.content->size() > kMost)
@@ -518,6 +516,8 @@ Json read_config(const SideFile& file) {
     throw Error(Fault::BadFile, "is not a JSON object").in(file.content->name());
   return config;
 }
+
+namespace {
 
 SideFile* config_of(Job& job) {
   const auto it = std::ranges::find(job.side, "config.json", &SideFile::name);
@@ -561,6 +561,23 @@ void follow_dtype(Job& job, DType to) {
   }
 }
 
+namespace {
+
+// Long names are the refusal with a way out of its own.
+Placement place_or_advise(const Job& job) {
+  constexpr std::size_t kGgufName = 63;
+  try {
+    return place(job.plan);
+  } catch (Error& e) {
+    const bool long_name =
+        job.to.format->name == "gguf" &&
+        std::ranges::any_of(job.fates, [](const Fate& f) { return f.name.size() > kGgufName; });
+    throw long_name ? e.hint("--rename 'A=B' shortens names") : e;
+  }
+}
+
+}  // namespace
+
 ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const Finish& how) {
   const bool to_stdout = job.to.kind == OutputSet::Kind::Stdout;
   set_endian(job, o);
@@ -570,7 +587,7 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
     set_files(job, o, outputs);
   }
   job.plan.side = job.side;
-  const Placement placement = place(job.plan);
+  const Placement placement = place_or_advise(job);
   check_report(job, o);
   if (o.output.dry_run) {
     const Outcome plan{job, placement, {}, how, true, {}};

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "cli/common.h"
 #include "lib/engine/execute.h"
 #include "lib/model/plan.h"
@@ -33,13 +35,17 @@ void add_rewrite_options(CLI::App& app, RewriteOptions& options);
 
 // What happens to one logical tensor, or to one stored part of it that is copied.
 struct Fate {
-  std::string name;         // in the output; of a scheme's tensors, the logical name
-  std::string_view source;  // in the input: in the catalog's arena
-  Shape shape;              // of the values
-  std::string from, to;     // "bf16", "int8 g128"
-  std::string why;          // why it was kept or what it fell back to; "": as asked
-  bool encoded = false;     // its values were encoded anew
-  bool kept = false;        // it stays although the command is about changing it
+  std::string name;             // in the output; of a scheme's tensors, the logical name
+  std::string_view source;      // in the input: in the catalog's arena
+  Shape shape;                  // of the values
+  std::string from, to;         // "bf16", "int8 g128"
+  std::string why;              // why it was kept or what it fell back to; "": as asked
+  std::string reason = {};      // why it has this type, where something chose it
+  std::string instead_of = {};  // the type that was wanted, where another had to be taken
+  std::string importance =
+      {};                // of blocks, with a matrix: "used", "missing", "mismatch", "ignored"
+  bool encoded = false;  // its values were encoded anew
+  bool kept = false;     // it stays although the command is about changing it
   std::uint64_t elements = 0, bytes_in = 0, bytes_out = 0;
   std::uint32_t input_file = 0;  // index into the catalog's sources
   std::size_t outputs = 0;       // how many of the plan's, consecutive
@@ -88,6 +94,8 @@ ExitCode finish(Job& job, const RewriteOptions& options, const Context& context,
 // The folder's config.json: sets one top-level member from JSON text (removes it if the text is
 // empty) and keeps the rest as it is. False if there is no config.json, or nothing to remove.
 bool set_in_config(Job& job, const std::string& key, const std::string& json_text);
+// A config.json as an object; throws BadFile if it is none.
+nlohmann::ordered_json read_config(const SideFile& file);
 // The input folder's quantization_config as JSON text, or "".
 std::string quantization_config_of(const Model& model);
 // Follows a cast of the whole model: "torch_dtype" or "dtype" in config.json, if there.

@@ -64,10 +64,11 @@ std::vector<Group> grouped(const Job& job, bool one_by_one) {
   for (std::size_t i = 0; i < job.fates.size(); ++i) {
     const Fate& f = job.fates[i];
     const std::string name = one_by_one ? f.name : folded(f.name);
+    const std::string& why = f.why.empty() ? f.reason : f.why;
     const std::string key =
-        one_by_one ? std::to_string(i) : name + '\0' + f.from + '\0' + f.to + '\0' + f.why;
+        one_by_one ? std::to_string(i) : name + '\0' + f.from + '\0' + f.to + '\0' + why;
     const auto [it, fresh] = at.emplace(key, groups.size());
-    if (fresh) groups.push_back({name, f.from, f.to, f.why, f.shape});
+    if (fresh) groups.push_back({name, f.from, f.to, why, f.shape});
     Group& g = groups[it->second];
     if (g.count == 1 && name != f.name) g.name = name;
     if (g.count == 0) g.name = f.name;
@@ -127,6 +128,39 @@ std::string bins(const Row& row) {
   return h ? histogram_bar(*h) : "";
 }
 
+// Columns that only some ways of quantizing fill.
+std::vector<const Column*> extra_columns(std::span<const Row* const> rows) {
+  std::vector<const Column*> out;
+  for (const Column* c : {&kExactRmse, &kWeightedRmse, &kExactWeightedRmse, &kFallbackBlocks})
+    if (std::ranges::any_of(rows, [&](const Row* r) { return r->find(c->name) != nullptr; }))
+      out.push_back(c);
+  return out;
+}
+
+Table error_table(std::span<const Row* const> rows, std::string title) {
+  const auto extra = extra_columns(rows);
+  std::vector<Table::Column> heads{{std::move(title)}, {"rel_rmse", true}};
+  for (const Column* c : extra) heads.push_back({std::string(c->title), true});
+  heads.insert(heads.end(), {{"SQNR dB", true},
+                             {"max|err|/step", true},
+                             {"cos", true},
+                             {"histogram of error", false, 4}});
+  Table table(std::move(heads));
+  const auto cell = [](const Row* r, const Column& c, fmt::format_string<double> form) {
+    return r->find(c.name) ? fmt::format(form, metric(*r, c)) : "";
+  };
+  for (const Row* r : rows) {
+    std::vector<std::string> cells{printable(r->tensor), cell(r, kRelRmse, "{:.3g}")};
+    for (const Column* c : extra) cells.push_back(cell(r, *c, "{:.3g}"));
+    cells.push_back(cell(r, kSqnr, "{:.1f}"));
+    cells.push_back(cell(r, kMaxSteps, "{:.2f}"));
+    cells.push_back(cell(r, kCosine, "{:.6f}"));
+    cells.push_back(bins(*r));
+    table.row(std::move(cells));
+  }
+  return table;
+}
+
 void print_errors(const Report& report, bool all) {
   std::vector<const Row*> rows;
   for (const Row& r : report.rows)
@@ -136,18 +170,9 @@ void print_errors(const Report& report, bool all) {
                            [](const Row* r) { return metric(*r, kRelRmse); });
   constexpr std::size_t kShown = 10;
   const std::size_t n = all ? rows.size() : std::min(kShown, rows.size());
-  Table table({{rows.size() > 1 ? "worst by relative error" : "relative error"},
-               {"rel_rmse", true},
-               {"SQNR dB", true},
-               {"max|err|/step", true},
-               {"cos", true},
-               {"histogram of error", false, 4}});
-  for (const Row* r : std::span(rows).first(n))
-    table.row({printable(r->tensor), fmt::format("{:.3g}", metric(*r, kRelRmse)),
-               fmt::format("{:.1f}", metric(*r, kSqnr)),
-               r->find(kMaxSteps.name) ? fmt::format("{:.2f}", metric(*r, kMaxSteps)) : "",
-               fmt::format("{:.6f}", metric(*r, kCosine)), bins(*r)});
-  table.print();
+  error_table(std::span(rows).first(n),
+              rows.size() > 1 ? "worst by relative error" : "relative error")
+      .print();
   if (n < rows.size())
     out(fmt::format("  and {} more with smaller errors (-v lists all)\n", rows.size() - n));
 }
@@ -212,7 +237,10 @@ void write_tensors(JsonWriter& w, const Outcome& o) {
     w.member("to", std::string_view(f.to));
     w.member("encoded", f.encoded);
     w.member("kept", f.kept);
-    if (!f.why.empty()) w.member("reason", std::string_view(f.why));
+    if (!f.why.empty() || !f.reason.empty())
+      w.member("reason", std::string_view(f.why.empty() ? f.reason : f.why));
+    if (!f.instead_of.empty()) w.member("instead_of", std::string_view(f.instead_of));
+    if (!f.importance.empty()) w.member("importance", std::string_view(f.importance));
     w.member("bytes_in", f.bytes_in);
     w.member("bytes_out", f.bytes_out);
     const auto rows = std::span(o.report.rows);

@@ -504,7 +504,7 @@ std::vector<MixChoice> apply_mix(const Mix& mix, const MixFacts& facts,
     if (const auto why = reason_to_keep(t, style))
       choices[i].reason = *why;
     else if (plain)
-      choices[i] = {mix.base, std::string(name_of(mix.base))};
+      choices[i] = {mix.base, std::string(mix.name) + (options.pure ? ", pure" : "")};
     else
       choices[i] = chooser.choose(t);
   }

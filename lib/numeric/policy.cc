@@ -282,15 +282,16 @@ std::optional<std::string_view> mix_keep_reason(std::string_view name, DType dty
   // Blocks may be quantised again: whether they are is asked elsewhere.
   const DType type = info(dtype).kind == Kind::Block ? DType::F32 : dtype;
   if (const auto reason = by_type(type)) return reason;
+  const auto rule =
+      std::ranges::find_if(kMixGgml, [&](const NameRule& r) { return matches(r, name); });
+  if (rule != std::end(kMixGgml)) return rule->reason;
   // ggml drops trailing dimensions of 1, which are leading ones here.
   const auto first = std::ranges::find_if(shape, [](std::uint64_t d) { return d != 1; });
   const auto rank = static_cast<std::size_t>(shape.end() - first);
   if (rank < 2) return kVector;
   if (rank > 3) return kConv;
   if (!name.ends_with("weight")) return name.ends_with(kBias) ? kBias : kNotWeight;
-  const auto rule =
-      std::ranges::find_if(kMixGgml, [&](const NameRule& r) { return matches(r, name); });
-  return rule == std::end(kMixGgml) ? std::nullopt : std::optional(rule->reason);
+  return std::nullopt;
 }
 
 }  // namespace wtool

@@ -11,3 +11,7 @@ foreach(script ${cli_scripts})
   set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 120 SKIP_RETURN_CODE 77
     ENVIRONMENT "WTOOL=$<TARGET_FILE:wtool>;LIB=${CMAKE_CURRENT_LIST_DIR}/lib.sh;LC_ALL=C.UTF-8;SOURCE=${PROJECT_SOURCE_DIR}")
 endforeach()
+
+add_test(NAME cli.mixes COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/mixes_test.py
+                                $<TARGET_FILE:wtool>)
+set_tests_properties(cli.mixes PROPERTIES LABELS cli TIMEOUT 300)

@@ -557,7 +557,7 @@ class Rewrite(unittest.TestCase):
         self.refused("quantize", "--int4", "m.int8.safetensors", code=2, saying=["nothing to quantize"])
         self.run_wtool("convert", "m.safetensors", "-o", "blk.gguf", "--rename", "^model.layers=blk")
         self.run_wtool("quantize", "--int8", "blk.gguf")
-        self.refused("quantize", "--int4", "blk-int8.gguf", code=2, saying=["q8_0 already", "--allow-requantize"])
+        self.refused("quantize", "--int4", "blk-int8.gguf", code=2, saying=["q8_0 already", "--requantize"])
 
     def test_back_to_plain(self):
         self.model()

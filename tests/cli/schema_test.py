@@ -101,6 +101,7 @@ def run_all(t):
     t.run("wtool.quantize/1", "quantize", "--json", "--int4", "m.safetensors", "--gate",
           "max(rel_rmse) <= 0.00001", status=1)
     t.run("wtool.quantize/1", "quantize", "--json", "--int8", "m.gguf", "-o", "q.gguf")
+    t.run("wtool.quantize/1", "quantize", "--json", "--type", "q4_k_m", "--fallback", "m.gguf", "-o", "k.gguf")
     t.run("wtool.inspect/1", "inspect", "--json", "m.int8.safetensors")
     t.run("wtool.error/1", "quantize", "--json", "--int8", "nan.safetensors", status=3)
     t.run("wtool.error/1", "quantize", "--json", "--int8", "m.safetensors", status=2)  # exists

@@ -3,7 +3,8 @@
 //   ggml_quantize_model LIBRARY-FOLDER types FILE OUT FTYPE [pure] [leave-output] [imatrix]
 //       prints the type that llama_model_quantize would give to each tensor: "name type"
 //   ggml_quantize_model LIBRARY-FOLDER write FILE OUT FTYPE [pure] [leave-output] [requantize]
-//       writes OUT
+//                       [importance MATRIX]
+//       writes OUT; MATRIX is an importance matrix in its .dat form
 //   ggml_quantize_model LIBRARY-FOLDER load FILE
 //       loads all of it and checks its blocks
 //
@@ -13,7 +14,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string>
+#include <vector>
 
 #include <dlfcn.h>
 
@@ -114,24 +117,65 @@ Libraries open_all(const std::filesystem::path& folder) {
   return l;
 }
 
+struct Matrix {
+  std::vector<std::string> names;
+  std::vector<std::vector<float>> values;
+
+  std::vector<Importance> table() const {
+    std::vector<Importance> out;
+    for (std::size_t i = 0; i < names.size(); ++i)
+      out.push_back({names[i].c_str(), values[i].data(), values[i].size()});
+    out.push_back({nullptr, nullptr, 0});
+    return out;
+  }
+};
+
+// The .dat form: a count; then of each entry the name, calls, and so many sums.
+Matrix read_matrix(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  const auto number = [&] {
+    std::int32_t n = 0;
+    file.read(reinterpret_cast<char*>(&n), sizeof n);
+    if (!file || n < 0) die(2, std::string("no importance matrix: ") + path);
+    return n;
+  };
+  Matrix out;
+  for (int left = number(); left > 0; --left) {
+    std::string name(static_cast<std::size_t>(number()), ' ');
+    file.read(name.data(), static_cast<std::streamsize>(name.size()));
+    const auto calls = static_cast<float>(number());
+    std::vector<float> values(static_cast<std::size_t>(number()));
+    file.read(reinterpret_cast<char*>(values.data()),
+              static_cast<std::streamsize>(values.size() * sizeof(float)));
+    for (float& v : values) v /= calls;
+    out.names.push_back(std::move(name));
+    out.values.push_back(std::move(values));
+  }
+  return out;
+}
+
 int quantize(const Libraries& l, int argc, char** argv, bool dry_run) {
+  const float one = 1;
+  Matrix matrix{.names = {"no such tensor"}, .values = {{one}}};
   auto p = get<QuantizeParams()>(l.llama, "llama_model_quantize_default_params")();
   if (p.file_type != kDefaultFileType || p.output_type != kTypeCount ||
       p.embedding_type != kTypeCount || !p.quantize_output || p.pure || p.importance ||
       p.overrides || p.buffer != std::size_t{8} << 30)
     die(kOtherRelease, "the parameters are those of another release");
-  const float one = 1;
-  const Importance importance[] = {{"no such tensor", &one, 1}, {nullptr, nullptr, 0}};
   p.file_type = std::atoi(argv[5]);
   p.dry_run = print_types = dry_run;
   p.threads = 2;
+  bool with_importance = false;
   for (int i = 6; i < argc; ++i) {
     const std::string option = argv[i];
     if (option == "pure") p.pure = true;
     if (option == "leave-output") p.quantize_output = false;
     if (option == "requantize") p.allow_requantize = true;
-    if (option == "imatrix") p.importance = importance;
+    if (option == "importance" && i + 1 < argc) matrix = read_matrix(argv[++i]);
+    with_importance |= option == "importance" || option == "imatrix";
   }
+  const std::vector<Importance> importance = matrix.table();
+  if (with_importance) p.importance = importance.data();
   using Quantize = std::uint32_t(const char*, const char*, const QuantizeParams*);
   return get<Quantize>(l.llama, "llama_model_quantize")(argv[3], argv[4], &p) == 0 ? 0 : 1;
 }

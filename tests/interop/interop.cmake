@@ -38,12 +38,18 @@ target_link_libraries(ggml_quantize_model PRIVATE ${CMAKE_DL_LIBS})
 add_executable(mix_types interop/mix_types.cc)
 target_link_libraries(mix_types PRIVATE wtool_formats)
 if(Python3_FOUND)
-  add_test(NAME interop.mixes
-    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/mixes_interop.py
-            $<TARGET_FILE:mix_types> $<TARGET_FILE:ggml_quantize_model>)
-  set_tests_properties(interop.mixes PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300
-                       ENVIRONMENT
-                       "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
+  foreach(subject types bytes)
+    set(ours $<TARGET_FILE:mix_types>)
+    if(subject STREQUAL bytes)
+      set(ours $<TARGET_FILE:wtool>)
+    endif()
+    add_test(NAME interop.mixes_${subject}
+      COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/mixes_interop.py ${subject} ${ours}
+              $<TARGET_FILE:ggml_quantize_model>)
+    set_tests_properties(interop.mixes_${subject} PROPERTIES LABELS interop SKIP_RETURN_CODE 77
+                         TIMEOUT 300 ENVIRONMENT
+                         "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
+  endforeach()
 endif()
 
 # Quantised and decoded blocks against ggml's.

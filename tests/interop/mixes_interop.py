@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""Mixes give every tensor the type that llama.cpp's own quantiser gives it.
+"""Mixes give every tensor what llama.cpp's own quantiser gives it.
 
-usage: mixes_interop.py MIX_TYPES GGML_QUANTIZE_MODEL     (Python's standard library only)
+usage: mixes_interop.py types MIX_TYPES GGML_QUANTIZE_MODEL     the types, of all mixes and many models
+       mixes_interop.py bytes WTOOL GGML_QUANTIZE_MODEL         the bytes; the library loads the file
+(Python's standard library only)
 """
+import math
 import os
 import pathlib
+import random
 import struct
 import subprocess
 import sys
 import tempfile
 
-MIX_TYPES, PEER = sys.argv[1:3]
+SUBJECT, OURS, PEER = sys.argv[1:4]
 HERE = pathlib.Path(__file__).resolve().parent
 MODULES = pathlib.Path(os.environ.get("WTOOL_PEERS") or HERE / "../../build/peers/node_modules")
 LIBRARIES = MODULES / "@node-llama-cpp/linux-x64/bins/linux-x64"
@@ -42,8 +46,9 @@ def key(name, kind, value):
 
 
 def write_model(path, arch="llama", layers=32, heads=8, kv_heads=2, embd=256, ffn=256, experts=0, tied=False, fused=False,
-                falcon=False, extra=()):
-    """A model of few and small tensors; their order in the file is not that of the layers. Data: zeros."""
+                falcon=False, values=False, extra=()):
+    """A model of few and small tensors; their order in the file is not that of the layers. Data: zeros,
+    or with `values` some that look like weights, and a vocabulary, so that the library loads it."""
     meta = [key("general.architecture", STR, arch)]
     numbers = {"block_count": layers, "context_length": 64, "embedding_length": embd, "feed_forward_length": ffn,
                "attention.head_count": heads, "attention.head_count_kv": kv_heads,
@@ -54,10 +59,16 @@ def write_model(path, arch="llama", layers=32, heads=8, kv_heads=2, embd=256, ff
     epsilon = "layer_norm_epsilon" if falcon or arch in ("falcon",) else "layer_norm_rms_epsilon"
     meta += [key(f"{arch}.attention.{epsilon}", F32, 1e-5)]
     meta += [key(f"{arch}.{k}", kind, v) for k, kind, v in extra]
+    vocabulary = 259 if values else 64
+    if values:
+        tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+        meta += [key("tokenizer.ggml.model", STR, "llama"), key("tokenizer.ggml.tokens", ARR, (STR, tokens)),
+                 key("tokenizer.ggml.scores", ARR, (F32, [0.0] * 259)),
+                 key("tokenizer.ggml.token_type", ARR, (I32, [2, 3, 3] + [6] * 256))]
     kv = embd // heads * kv_heads
-    tensors = [("token_embd.weight", (embd, 64)), ("output_norm.weight", (embd,))]
+    tensors = [("token_embd.weight", (embd, vocabulary)), ("output_norm.weight", (embd,))]
     if not tied:
-        tensors.append(("output.weight", (embd, 64)))
+        tensors.append(("output.weight", (embd, vocabulary)))
     for i in sorted(range(layers), key=str):  # 0, 1, 10, 11, …
         b = f"blk.{i}."
         if fused:
@@ -85,7 +96,25 @@ def write_model(path, arch="llama", layers=32, heads=8, kv_heads=2, embd=256, ff
     head += b"\0" * (-len(head) % 32)
     with open(path, "wb") as f:
         f.write(head)
+        for name, dims in tensors if values else ():
+            f.write(weights(name, dims))
         f.truncate(len(head) + at)
+
+
+def weights(name, dims):
+    """As many half floats (or floats) as the tensor takes, padded: sums of uniforms, columns of their own size."""
+    random_numbers = random.Random(name)
+    if len(dims) == 1:
+        return struct.pack(f"<{dims[0]}f", *(1 + random_numbers.gauss(0, 0.1) for _ in range(dims[0])))
+    row = [random_numbers.gauss(0, 0.02) for _ in range(4 * dims[0] + 11)]
+    scale = [10 if random_numbers.random() < 0.01 else 1 for _ in range(dims[0])]
+    kind = "f" if "gate_inp" in name else "e"
+    out, at = b"", 0
+    for _ in range(math.prod(dims[1:])):
+        at = (at * 5 + 1) % (3 * dims[0] + 11)
+        sign = random_numbers.choice((-1, 1))
+        out += struct.pack(f"<{dims[0]}{kind}", *(sign * x * c for x, c in zip(row[at:], scale)))
+    return out + b"\0" * (-len(out) % 32)
 
 
 MODELS = {
@@ -144,7 +173,7 @@ def compare(folder, title, shape, name, options):
     if not model.exists():
         write_model(model, **shape)
     want = lines([PEER, LIBRARIES, "types", model, "none", FILE_TYPES[name], *options])
-    got = lines([MIX_TYPES, model, name, *options])
+    got = lines([OURS, model, name, *options])
     if want == got:
         return True
     print(f"FAILED: {name} {options} of '{title}'")
@@ -156,12 +185,123 @@ def compare(folder, title, shape, name, options):
     return False
 
 
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
+          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2),
+          34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18)}
+
+
+def read_tensors(path):
+    """name -> (type, dims, bytes), of a file whose keys this reader knows how to pass over"""
+    raw = path.read_bytes()
+    _, _, tensors, keys = struct.unpack_from("<4sIQQ", raw)
+    at = 24
+    sizes = {4: 4, 5: 4, 6: 4, 7: 1, 10: 8}
+
+    def take(form):
+        nonlocal at
+        (value,) = struct.unpack_from("<" + form, raw, at)
+        at += struct.calcsize("<" + form)
+        return value
+
+    def string():
+        nonlocal at
+        n = take("Q")
+        at += n
+        return raw[at - n : at].decode()
+
+    for _ in range(keys):
+        string()
+        kind = take("I")
+        of, n = (take("I"), take("Q")) if kind == ARR else (kind, 1)
+        for _ in range(n):
+            string() if of == STR else take(f"{sizes[of]}s")
+    infos = []
+    for _ in range(tensors):
+        name, dims = string(), [take("Q") for _ in range(take("I"))]
+        infos.append((name, dims, take("I"), take("Q")))
+    base = (at + 31) // 32 * 32
+    found = {}
+    for name, dims, kind, offset in infos:
+        elements, size = BLOCKS[kind]
+        found[name] = (kind, dims, raw[base + offset : base + offset + math.prod(dims) // elements * size])
+    return found
+
+
+def write_matrix(path, model):
+    """An importance matrix in its .dat form, with an entry for all but embedding and output."""
+    entries = []
+    for name, (_, dims, _) in read_tensors(model).items():
+        if name.startswith("blk.") and len(dims) > 1 and "gate_inp" not in name:
+            r = random.Random(name)
+            n = dims[0] * (dims[2] if len(dims) > 2 else 1)
+            entries.append(struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 4, n)
+                           + struct.pack(f"<{n}f", *(r.expovariate(1) * 4 for _ in range(n))))
+    path.write_bytes(struct.pack("<i", len(entries)) + b"".join(entries))
+
+
+# What neither needs a matrix nor has types that only others write.
+WRITTEN = [n for n in FILE_TYPES if not n.startswith(("IQ1", "IQ2", "IQ3")) and n not in ("F16", "Q2_K_S", "Q3_K", "Q4_K", "Q5_K")]
+WEIGHED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS"]
+SMALL = {"layers": 8, "embd": 256, "heads": 8, "kv_heads": 4, "ffn": 256, "values": True}
+
+
+def run(*command):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if done.returncode == 77:
+        print(done.stderr)
+        sys.exit(77)
+    return f"{done.stdout}{done.stderr}" if done.returncode else ""
+
+
+def same_bytes(folder, model, name, options=(), ours=()):
+    mine, theirs = folder / "mine.gguf", folder / "theirs.gguf"
+    said = run(OURS, "quantize", "--type", name, model, "-o", mine, "-f", "-q", *ours)
+    said += run(PEER, LIBRARIES, "write", model, theirs, FILE_TYPES[name], *options)
+    if said:
+        print(f"FAILED: {name} {ours}: {said}")
+        return False
+    got, want = read_tensors(mine), read_tensors(theirs)
+    differ = [n for n in want if got.get(n) != want[n]]
+    if differ or got.keys() != want.keys() or list(got) != list(read_tensors(model)):
+        print(f"FAILED: {name} {ours}: {len(differ)} of {len(want)} tensors differ: {differ[:4]}")
+        return False
+    said = run(PEER, LIBRARIES, "load", mine)
+    if said:
+        print(f"FAILED: {name} {ours}: the library does not load it: {said}")
+    return not said
+
+
+def compare_bytes(folder):
+    dense, experts = folder / "dense.gguf", folder / "experts.gguf"
+    write_model(dense, **SMALL)
+    write_model(experts, **SMALL | {"experts": 4, "layers": 2})
+    for model in (dense, experts):
+        write_matrix(model.with_suffix(".dat"), model)
+    for name in WRITTEN:
+        yield same_bytes(folder, dense, name)
+    yield same_bytes(folder, experts, "MXFP4_MOE")
+    yield same_bytes(folder, dense, "Q4_K_M", ["pure"], ["--pure"])
+    yield same_bytes(folder, dense, "Q4_K_M", ["leave-output"], ["--leave-output-tensor"])
+    for name in WEIGHED:
+        matrix = dense.with_suffix(".dat")
+        yield same_bytes(folder, dense, name, ["importance", matrix], ["--imatrix", matrix])
+    matrix = experts.with_suffix(".dat")
+    yield same_bytes(folder, experts, "Q4_K_M", ["importance", matrix], ["--imatrix", matrix])
+    run(OURS, "quantize", "--type", "q8_0", dense, "-o", folder / "q8.gguf")
+    yield same_bytes(folder, folder / "q8.gguf", "Q4_K_M", ["requantize"], ["--requantize"])
+    # In parts: the library starts from the first and finds the others.
+    said = run(OURS, "quantize", "--type", "q4_k_m", dense, "-o", str(folder / "parts") + "/", "--shard-size", "500KB")
+    first = sorted((folder / "parts").glob("*-00001-of-0000[2-9].gguf"))
+    yield not said and len(first) == 1 and not run(PEER, LIBRARIES, "load", first[0])
+
+
 def main():
     if not LIBRARIES.is_dir():
         print(f"skipped: no {LIBRARIES} (scripts/peers installs it)")
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
-        results = [compare(pathlib.Path(folder), *case) for case in cases()]
+        folder = pathlib.Path(folder)
+        results = list(compare_bytes(folder)) if SUBJECT == "bytes" else [compare(folder, *case) for case in cases()]
     print(f"{len(results)} compared, {results.count(False)} differ")
     sys.exit(not results or not all(results))
 

@@ -135,7 +135,7 @@ TEST_CASE("mix: what llama.cpp leaves alone stays, and says why", "[mix]") {
     const auto c = choices("q4_k_m", kDense, {{name, std::move(shape), type}});
     return c[0].type ? "" : c[0].reason;
   };
-  CHECK(why("blk.0.attn_norm.weight", {256}) == "1-D");
+  CHECK(why("blk.0.attn_norm.weight", {256}) == "norm");
   CHECK(why("blk.0.ffn_gate_inp.weight", {8, 256}) == "router");
   CHECK(why("blk.0.attn_q_norm.weight", {8, 256}) == "norm");
   CHECK(why("blk.0.attn_q.bias", {8, 256}) == "bias");

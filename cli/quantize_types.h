@@ -1,0 +1,54 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "lib/model/model.h"
+#include "lib/numeric/mix.h"
+
+namespace wtool {
+
+// What the options of 'quantize' say about types, with the names people give them.
+
+struct TypeOptions {
+  bool fp16 = false, bf16 = false, int8 = false, int4 = false, w8a8 = false;
+  std::string type;                // ggml type or mix
+  std::vector<std::string> types;  // -T PATTERN=TYPE
+  std::string recipe;              // a file of such rules
+  bool pure = false, leave_output = false;
+  std::string output_type, embedding_type;
+};
+
+// What a tensor is to become.
+struct Choice {
+  enum class What : std::uint8_t { Keep, Cast, Int } what = What::Keep;
+  DType dtype = DType::F32;  // Cast
+  unsigned bits = 0;         // Int
+  bool activations = false;  // Int: int8 at run time too
+};
+
+// What is asked of the whole model: one choice for what the policy does not keep, or a mix.
+struct Asked {
+  Choice choice;
+  const Mix* mix = nullptr;
+  std::string label;  // names the output: "int8"
+};
+Asked asked_for(const TypeOptions& options, bool gguf);  // throws Usage
+
+// What is asked of some tensors. Of several rules the last one that matches wins.
+struct Override {
+  std::string label;  // "-T attn_v=q6_k": the reason given
+  Choice choice;
+  std::vector<bool> matches;  // by logical tensor
+};
+// The recipe's, then those of -T, then those of the options for output and token embedding. Throws
+// Usage: a type or pattern that is none, or one that matches nothing.
+std::vector<Override> rules_of(const TypeOptions& options, const Model& model, NameStyle style,
+                               bool gguf, bool allow_unmatched);
+
+std::string writable_types();  // "q8_0, q6_k, …": ggml's block types that can be written
+
+// What mixes ask about a model: from GGUF's keys, else from config.json, else from names and
+// shapes.
+MixFacts mix_facts(const Model& model, NameStyle style);
+
+}  // namespace wtool
