@@ -81,7 +81,7 @@ void QuantizePlanner::plan() {
     if (t.count > 1) {
       add_copy(job_, entry, fmt::format("already quantized ({})", t.scheme->name), true);
       already_ += &model_.part(t, 0) == &entry;
-      if (winner_[i] != kNoRule) refuse(t, "it is quantized already");
+      if (winner_[i] != kNoRule) refuse(t, "quantized already");
       continue;
     }
     one(i, t, entry);
@@ -154,8 +154,10 @@ void QuantizePlanner::keep(const LogicalTensor& t, const TensorEntry& entry, std
   add_copy(job_, entry, std::move(why), true);
 }
 
-void QuantizePlanner::refuse(const LogicalTensor& t, std::string why) {
-  refused_.push_back(fmt::format("tensor {}: {}", quoted(t.name), why));
+void QuantizePlanner::refuse(const LogicalTensor& t, const std::string& why) {
+  auto it = std::ranges::find(refused_, why, &Refusal::why);
+  if (it == refused_.end()) it = refused_.insert(refused_.end(), {why, {}});
+  it->names.push_back(quoted(t.name));
 }
 
 // ---- Plain types and ggml's blocks
@@ -185,7 +187,7 @@ void QuantizePlanner::block_one(const LogicalTensor& t, const TensorEntry& entry
   const Kind kind = info(t.dtype).kind;
   if (kind == Kind::Block && !request_.requantize) {
     again_ = true;
-    return refuse(t, fmt::format("it is {} already; again loses more", name_of(t.dtype)));
+    return refuse(t, fmt::format("{} already; again loses more", name_of(t.dtype)));
   }
   if (!find_codec(t.dtype))
     return refuse(
@@ -231,8 +233,8 @@ std::optional<DType> QuantizePlanner::fitting(const LogicalTensor& t, DType type
   const auto other = fallback_type(type, columns);
   if (other && request_.fallback) return other;
   misfit_ = true;
-  refuse(t, fmt::format("its rows of {} are not a multiple of {}, the block of {}{}", columns,
-                        block, name_of(type),
+  refuse(t, fmt::format("rows of {} are not a multiple of {}, the block of {}{}", columns, block,
+                        name_of(type),
                         other ? fmt::format(" (--fallback: {})", name_of(*other))
                               : ", which has no fallback"));
   return std::nullopt;
@@ -350,7 +352,11 @@ std::vector<std::string> QuantizePlanner::ignored() const {
 
 void QuantizePlanner::refuse_all() const {
   if (refused_.empty()) return;
-  throw Error(Fault::Usage, listed(refused_, "; "))
+  std::vector<std::string> lines;
+  for (const Refusal& r : refused_)
+    lines.push_back(fmt::format("{} {}: {}", r.names.size() > 1 ? "tensors" : "tensor",
+                                listed(r.names), r.why));
+  throw Error(Fault::Usage, listed(lines, "; "))
       .hint(again_    ? "--requantize does it all the same"
             : misfit_ ? "--fallback stores the types in brackets; -T 'NAME=TYPE' chooses others"
                       : "--fallback keeps them as they are; -T 'NAME=TYPE' chooses another type");

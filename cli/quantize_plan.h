@@ -71,7 +71,7 @@ class QuantizePlanner {
   QuantizeOptions weigh(const LogicalTensor& t, DType type, std::string& state);
   void quantize_one(const LogicalTensor& t, const TensorEntry& entry, const Choice& choice);
   void add_to_group(const SchemeOptions& options, const std::string& name);
-  void refuse(const LogicalTensor& t, std::string why);
+  void refuse(const LogicalTensor& t, const std::string& why);
   void refuse_all() const;
   void check_importance() const;
   void remark_importance();
@@ -85,7 +85,12 @@ class QuantizePlanner {
   std::vector<std::size_t> winner_;  // of each tensor, a rule or kNoRule
   std::vector<MixChoice> mixed_;     // with a mix: of each tensor that no rule has
   std::vector<ConfigGroup> groups_;
-  std::vector<std::string> ignored_, refused_;
+  std::vector<std::string> ignored_;
+  struct Refusal {
+    std::string why;
+    std::vector<std::string> names;
+  };
+  std::vector<Refusal> refused_;                   // by reason
   std::vector<std::string> unweighted_, misfits_;  // names; misfits with both numbers
   std::vector<std::string> unforgiven_;            // of both, what --require-imatrix wants
   std::size_t weighted_ = 0, already_ = 0;

@@ -267,7 +267,7 @@ class Mixes(unittest.TestCase):
         self.model(extra={"blk.0.odd.weight": weights(4, 96), "blk.1.odd.weight": weights(4, 96),
                           "blk.1.odder.weight": weights(4, 40)})
         said = self.refused("quantize", "--type", "q4_k_m", "m.gguf",
-                            saying=["'blk.0.odd.weight'", "'blk.1.odd.weight'", "rows of 96", "256", "q4_k", "--fallback: q5_0",
+                            saying=["tensors 'blk.0.odd.weight', 'blk.1.odd.weight': rows of 96", "256", "q4_k", "--fallback: q5_0",
                                     "--fallback: f16"])
         self.assertIn("hint: --fallback", said)
         report = json.loads(self.wtool("quantize", "--type", "q4_k_m", "--fallback", "m.gguf", "--json").stdout)
@@ -285,7 +285,7 @@ class Mixes(unittest.TestCase):
     def test_again_needs_requantize(self):
         self.model()
         self.wtool("quantize", "--type", "q8_0", "m.gguf", "-o", "q.gguf")
-        self.refused("quantize", "--type", "q4_0", "q.gguf", saying=["is q8_0 already", "'output.weight'", "--requantize"])
+        self.refused("quantize", "--type", "q4_0", "q.gguf", saying=["q8_0 already", "'output.weight'", "--requantize"])
         for option in ("--requantize", "--allow-requantize"):
             self.wtool("quantize", "--type", "q4_0", option, "q.gguf", "-f")
         _, tensors = read_gguf("q-q4_0.gguf")

@@ -281,6 +281,9 @@ def compare_bytes(folder):
         yield same_bytes(folder, dense, name)
     yield same_bytes(folder, experts, "MXFP4_MOE")
     yield same_bytes(folder, dense, "Q4_K_M", ["pure"], ["--pure"])
+    odd = folder / "odd.gguf"
+    write_model(odd, **SMALL | {"ffn": 288, "layers": 2})
+    yield same_bytes(folder, odd, "Q4_K_M", [], ["--fallback"])
     yield same_bytes(folder, dense, "Q4_K_M", ["leave-output"], ["--leave-output-tensor"])
     for name in WEIGHED:
         matrix = dense.with_suffix(".dat")
