@@ -81,9 +81,9 @@ class Bench {
             kElements, wanted);
   }
 
-  // In pieces that stay in the caches, as they are used.
+  // In pieces that stay in the nearest cache, as casts take them.
   void decode(DType type) {
-    constexpr std::size_t kPiece = std::size_t{1} << 14;
+    constexpr std::size_t kPiece = 4096;
     const int number = library_.number_of(type);
     if (number < 0 || library_.traits(number)->to_float == nullptr) return;
     fill(type);
@@ -110,7 +110,7 @@ class Bench {
   void fill(DType type) {
     const int number = library_.number_of(type);
     if (type == DType::F32) return;
-    constexpr std::size_t kSome = 16;
+    constexpr std::size_t kSome = 16;  // rows
     library_.quantize(number, values_.data(), bytes_.data(), 0, kSome, kColumns,
                       importance_.data());
     const std::size_t size = checked_size(type, kSome * kColumns);

@@ -173,7 +173,14 @@ template <std::size_t kElements>
 HWY_INLINE void load_values(const Batch& batch, float* x) {
   std::size_t offset[kLanes];
   for (std::size_t b = 0; b < kLanes; ++b) offset[b] = b < batch.blocks ? b * kElements : 0;
-  transpose<kElements>(batch.rows.values + batch.first * kElements, offset, x);
+  const float* values = batch.rows.values + batch.first * kElements;
+  transpose<kElements>(values, offset, x);
+  // The next batch, so that it comes while this one is worked on.
+  constexpr std::size_t kLine = 64 / sizeof(float);
+  const std::size_t left = batch.rows.elements() - (batch.first + batch.blocks) * kElements;
+  const float* next = values + batch.blocks * kElements;
+  for (std::size_t i = 0; i < std::min(left, kLanes * kElements); i += kLine)
+    __builtin_prefetch(next + i, 0, 2);
 }
 // The importance of the same elements.
 template <std::size_t kElements>

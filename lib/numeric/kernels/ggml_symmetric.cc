@@ -62,26 +62,33 @@ HWY_INLINE Scaled fit_symmetric(const float* x, const float* w) {
   struct {
     VF lx, ll;
   } sum;
-  const auto try_codes = [&](VF inv) {
+  // No code can be far out, as |x| <= |top|, and below -N only with more than N + 1/2 levels. But
+  // where a group's scale is NaN (not tame), all is as the reference's integers have it.
+  const auto try_codes = [&]<bool kLow>(VF inv, std::bool_constant<kLow>) {
     VF lx = zero, ll = zero;
 #pragma GCC unroll 8
     for (std::size_t e = 0; e < n; ++e) {
-      // No code can be far out, as |x| <= |top|; but a group's scale may be NaN.
-      const VF l = code<kTame>(hn::Mul(inv, at(x, e)), -N, N - 1);
+      VF l = hn::Mul(inv, at(x, e));
+      if constexpr (!kTame) {
+        l = code<false>(l, -N, N - 1);
+      } else {
+        l = hn::Min(hn::Round(l), all(static_cast<float>(N - 1)));
+        if constexpr (kLow) l = hn::Max(l, all(static_cast<float>(-N)));
+      }
       lx = hn::Add(lx, hn::Mul(at(wx, e), l));
       ll = hn::Add(ll, hn::Mul(hn::Mul(at(w, e), l), l));
     }
     sum = {lx, ll};
   };
   VF inv = hn::Div(all(static_cast<float>(-N)), safe);
-  try_codes(inv);
+  try_codes(inv, std::false_type{});
   VF scale = hn::IfThenZeroElse(hn::Eq(sum.ll, zero), hn::Div(sum.lx, sum.ll));
   VF best = hn::Mul(scale, sum.lx);
   for (int s = -9; s <= 9; ++s) {
     if (s == 0) continue;
     const float levels = static_cast<float>(N) + 0.1f * static_cast<float>(s);
     const VF next = hn::Div(all(-levels), safe);
-    try_codes(next);
+    s > 4 ? try_codes(next, std::true_type{}) : try_codes(next, std::false_type{});
     const MF better =
         hn::And(hn::Gt(sum.ll, zero), hn::Gt(hn::Mul(sum.lx, sum.lx), hn::Mul(best, sum.ll)));
     const VF this_scale = hn::Div(sum.lx, sum.ll);
