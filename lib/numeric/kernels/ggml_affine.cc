@@ -446,6 +446,7 @@ HWY_INLINE void super_blocks(const Batch& batch) {
       else
         plain_weights(Type{}, x + begin, to);
     }
+    prefetch_next<256>(batch, j / kPair, G::count / kPair);
     const float* pair = x + j * G::elements * kLanes;
     if constexpr (kWeighted)
       fit_pair(Type::weighted, pair, w, g.fit + j);

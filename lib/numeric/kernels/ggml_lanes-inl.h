@@ -175,12 +175,16 @@ HWY_INLINE void load_values(const Batch& batch, float* x) {
   for (std::size_t b = 0; b < kLanes; ++b) offset[b] = b < batch.blocks ? b * kElements : 0;
   const float* values = batch.rows.values + batch.first * kElements;
   transpose<kElements>(values, offset, x);
-  // The next batch, so that it comes while this one is worked on.
+}
+// Asks for one of `parts` parts of the next batch, so that it comes while this one is worked on;
+// all at once they would stand in each other's way.
+template <std::size_t kElements>
+HWY_INLINE void prefetch_next(const Batch& batch, std::size_t part, std::size_t parts) {
   constexpr std::size_t kLine = 64 / sizeof(float);
-  const std::size_t left = batch.rows.elements() - (batch.first + batch.blocks) * kElements;
-  const float* next = values + batch.blocks * kElements;
-  for (std::size_t i = 0; i < std::min(left, kLanes * kElements); i += kLine)
-    __builtin_prefetch(next + i, 0, 2);
+  const std::size_t begin = (batch.first + batch.blocks) * kElements, all = batch.rows.elements();
+  const std::size_t size = kLanes * kElements / parts;
+  const std::size_t from = std::min(all, begin + part * size), to = std::min(all, from + size);
+  for (std::size_t i = from; i < to; i += kLine) __builtin_prefetch(batch.rows.values + i, 0, 2);
 }
 // The importance of the same elements.
 template <std::size_t kElements>
@@ -255,7 +259,10 @@ HWY_INLINE void for_batches(const BlockRows& rows, std::byte* out, Encode&& enco
     const auto batch = [&](std::size_t k) {
       const std::size_t first = b + k * kLanes;
       if (first >= blocks) return Batch{rows, blocks - 1, 0, out};
-      return Batch{rows, first, std::min(kLanes, blocks - first), out + first * kBlockBytes};
+      const Batch own{rows, first, std::min(kLanes, blocks - first), out + first * kBlockBytes};
+      for (std::size_t i = 0; i < own.blocks * kBlockBytes; i += 64)
+        __builtin_prefetch(own.out + i, 1);  // stored to at the end
+      return own;
     };
     if constexpr (kTogether == 1) {
       const Batch one = batch(0);

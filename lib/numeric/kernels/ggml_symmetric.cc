@@ -259,6 +259,7 @@ HWY_INLINE void q3_batch(const Batch& batch) {
     alignas(64) float w[16 * kLanes];
     for (std::size_t j = 0; j < 16; ++j) {
       const std::size_t begin = j * 16 * kLanes;
+      prefetch_next<256>(batch, j, 16);
       weights[j] = importance_weights(x + begin, l + begin, sigma2, 16, w);
       const Scaled f = fit_symmetric<16, 4>(x + begin, w);
       scales[j] = f.scale;
@@ -274,8 +275,10 @@ HWY_INLINE void q3_batch(const Batch& batch) {
     to_half(f.scale, d);
     for (std::size_t j = 0; j < 16; ++j) code_of[j] = stored_code<32>(f, scales[j]);
   } else {
-    for (std::size_t j = 0; j < 16; j += kPair)
+    for (std::size_t j = 0; j < 16; j += kPair) {
+      prefetch_next<256>(batch, j / kPair, 16 / kPair);
       fit_q3(x + j * 16 * kLanes, l + j * 16 * kLanes, scales + j);
+    }
     const VF top = largest_of<16>(scales);
     const MF none = hn::Eq(top, hn::Zero(kF));
     const VF inv = hn::Div(all(-32.0f), top);
@@ -335,6 +338,7 @@ HWY_INLINE void q6_batch(const Batch& batch) {
   if constexpr (kWeighted) load_importance<256>(batch, w);
   for (std::size_t j = 0; j < 16; ++j) {
     const float* group = x + j * 16 * kLanes;
+    prefetch_next<256>(batch, j, 16);
     if constexpr (!kWeighted)
       for (std::size_t e = 0; e < 16; ++e) put(hn::Mul(at(group, e), at(group, e)), w, e);
     fit[j] = fit_symmetric<16, 32>(group, kWeighted ? w + j * 16 * kLanes : w);
