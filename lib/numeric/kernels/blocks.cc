@@ -6,12 +6,12 @@
 
 #include "lib/numeric/kernels/ggml_decode.h"
 #include "lib/numeric/kernels/kernels.h"
+#include "lib/numeric/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/blocks.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "lib/numeric/kernels/targets.h"
 
 #ifndef WTOOL_BLOCKS_ONCE
 #define WTOOL_BLOCKS_ONCE

@@ -5,12 +5,12 @@
 #include <limits>
 
 #include "lib/numeric/kernels/kernels.h"
+#include "lib/numeric/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/floats.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "lib/numeric/kernels/targets.h"
 
 #ifndef WTOOL_FLOATS_ONCE
 #define WTOOL_FLOATS_ONCE

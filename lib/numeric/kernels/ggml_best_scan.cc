@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "lib/numeric/kernels/ggml_best.h"
+#include "lib/numeric/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/ggml_best_scan.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "lib/numeric/kernels/targets.h"
 
 #ifndef WTOOL_BEST_SCAN_ONCE
 #define WTOOL_BEST_SCAN_ONCE

@@ -12,12 +12,12 @@
 #include "lib/numeric/kernels/ggml_scalar.h"
 #include "lib/numeric/kernels/ggml_scalar_math.h"
 #include "lib/numeric/kernels/kernels.h"
+#include "lib/numeric/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/ggml_plain.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "lib/numeric/kernels/targets.h"
 
 #ifndef WTOOL_GGML_PLAIN_ONCE
 #define WTOOL_GGML_PLAIN_ONCE

@@ -3,13 +3,13 @@
 // importance. One block in each lane: see ggml_lanes-inl.h.
 #include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/ggml_scalar.h"
+#include "lib/numeric/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/ggml_symmetric.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "lib/numeric/kernels/ggml_lanes-inl.h"
-#include "lib/numeric/kernels/targets.h"
 
 #ifndef WTOOL_GGML_SYMMETRIC_ONCE
 #define WTOOL_GGML_SYMMETRIC_ONCE

@@ -1,11 +1,4 @@
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "lib/numeric/kernels/groups.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-#include "lib/numeric/kernels/targets.h"
-
-#ifndef WTOOL_GROUPS_TABLE
-#define WTOOL_GROUPS_TABLE
+#include "lib/numeric/kernels/groups.h"
 
 #include <algorithm>
 #include <array>
@@ -13,8 +6,15 @@
 #include <cmath>
 
 #include "lib/numeric/codec.h"
-#include "lib/numeric/kernels/groups.h"
+#include "lib/numeric/kernels/targets.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "lib/numeric/kernels/groups.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#ifndef WTOOL_GROUPS_TABLE
+#define WTOOL_GROUPS_TABLE
 namespace wtool {
 namespace {
 

@@ -1,10 +1,11 @@
-// Included first by a kernel file, before hwy/foreach_target.h: which of Highway's targets there
-// are, and how the file chooses among them. Highway's own dispatch needs its library; ours does
-// not, so that nothing links to it.
+// Included by a kernel file before hwy/foreach_target.h (in a block of includes of its own: they
+// are sorted): which of Highway's targets there are, and how the file chooses among them. Highway's
+// own dispatch needs its library; ours does not, so that nothing links to it.
+//
+//   #include "lib/numeric/kernels/targets.h"
 //
 //   #undef HWY_TARGET_INCLUDE
 //   #define HWY_TARGET_INCLUDE "lib/numeric/kernels/foo.cc"
-//   #include "lib/numeric/kernels/targets.h"
 //   #include "hwy/foreach_target.h"
 //   #include "hwy/highway.h"
 //   #ifndef WTOOL_FOO_TABLE  // once for all targets
@@ -25,6 +26,10 @@
 // The static target comes last. Vectors have a size known to the compiler: no SVE, no RISC-V.
 #ifndef WTOOL_KERNELS_TARGETS_H
 #define WTOOL_KERNELS_TARGETS_H
+
+#ifdef HWY_TARGETS
+#error "targets.h comes too late: Highway has made its choice"
+#endif
 
 #include "lib/numeric/kernels/simd.h"
 
