@@ -12,6 +12,7 @@
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/blocks.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "lib/numeric/kernels/vectors-inl.h"
 
 #ifndef WTOOL_BLOCKS_ONCE
 #define WTOOL_BLOCKS_ONCE
@@ -59,22 +60,6 @@ HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using F = hn::ScalableTag<float>;
-using U = hn::RebindToUnsigned<F>;
-using I = hn::RebindToSigned<F>;
-using I8 = hn::Rebind<std::int8_t, F>;
-using U8 = hn::Rebind<std::uint8_t, F>;
-constexpr F kF;
-constexpr U kU;
-constexpr I kI;
-constexpr I8 kI8;
-constexpr U8 kU8;
-constexpr std::size_t kLanes = hn::MaxLanes(kF);
-using VF = hn::Vec<F>;
-using VU = hn::Vec<U>;
-using VI = hn::Vec<I>;
 
 void q8_0_to_f32(const std::byte* in, float* out, std::size_t n) noexcept {
   for (std::size_t b = 0; b < n / kBlock; ++b, in += 34, out += kBlock) {

@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/floats.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "lib/numeric/kernels/vectors-inl.h"
 
 #ifndef WTOOL_FLOATS_ONCE
 #define WTOOL_FLOATS_ONCE
@@ -49,23 +50,11 @@ HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using F = hn::ScalableTag<float>;
-using U = hn::RebindToUnsigned<F>;
-using I = hn::RebindToSigned<F>;
 using H = hn::Rebind<std::uint16_t, F>;
 using D = hn::ScalableTag<double>;
-constexpr F kF;
-constexpr U kU;
-constexpr I kI;
 constexpr H kH;
 constexpr D kD;
-constexpr std::size_t kLanes = hn::MaxLanes(kF);
-constexpr bool kF16C = HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3;
-
-using VF = hn::Vec<F>;
-using VU = hn::Vec<U>;
 using VD = hn::Vec<D>;
 
 HWY_INLINE VU load_u16(const std::byte* p) {

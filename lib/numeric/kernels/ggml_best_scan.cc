@@ -9,6 +9,7 @@
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/ggml_best_scan.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "lib/numeric/kernels/vectors-inl.h"
 
 #ifndef WTOOL_BEST_SCAN_ONCE
 #define WTOOL_BEST_SCAN_ONCE
@@ -46,17 +47,12 @@ HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 using best::Fits;
 using best::Levels;
 using best::Values;
 
-using F = hn::ScalableTag<float>;
-constexpr F kF;
-constexpr std::size_t kLanes = hn::MaxLanes(kF);
 constexpr std::size_t kSide = std::min<std::size_t>(4, best::kTrials / kLanes);
 constexpr std::size_t kStep = kSide * kLanes;
-using VF = hn::Vec<F>;
 
 struct Integers {
   VF lo, hi;

@@ -7,29 +7,18 @@
 #endif
 
 #include "lib/numeric/kernels/ggml_decode.h"
+#include "lib/numeric/kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using F = hn::CappedTag<float, 16>;
-using U = hn::RebindToUnsigned<F>;
-using I = hn::RebindToSigned<F>;
-using I8 = hn::Rebind<std::int8_t, F>;
-using U8 = hn::Rebind<std::uint8_t, F>;
 using B16 = hn::CappedTag<std::uint8_t, 16>;  // bytes of codes
 using B = hn::CappedTag<std::uint8_t, 32>;
-constexpr F kF;
-constexpr U kU;
-constexpr I kI;
-constexpr I8 kI8;
-constexpr U8 kU8;
 constexpr B16 kB16;
 constexpr B kB;
-constexpr std::size_t kLanes = hn::MaxLanes(kF), kByteLanes = hn::MaxLanes(kB);
-using VF = hn::Vec<F>;
+constexpr std::size_t kByteLanes = hn::MaxLanes(kB);
 using VB = hn::Vec<B>;
 using VB16 = hn::Vec<B16>;
 
@@ -44,7 +33,7 @@ HWY_INLINE void for_each(const Function& f) {
 }
 
 HWY_INLINE float half(std::uint16_t bits) {
-  if constexpr (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3) {
+  if constexpr (kF16C) {
     const hn::CappedTag<float, 4> f;
     const hn::Rebind<std::uint16_t, decltype(f)> u;
     const hn::Rebind<hwy::float16_t, decltype(f)> h;

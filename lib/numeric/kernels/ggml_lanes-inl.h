@@ -14,33 +14,15 @@
 #include <algorithm>
 #include <cstring>
 
-#include "hwy/highway.h"
 #include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/kernels.h"
+#include "lib/numeric/kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using F = hn::ScalableTag<float>;
-using I = hn::RebindToSigned<F>;
-using U = hn::RebindToUnsigned<F>;
-constexpr F kF;
-constexpr I kI;
-constexpr U kU;
-constexpr std::size_t kLanes = hn::MaxLanes(kF);
-using VF = hn::Vec<F>;
-using VI = hn::Vec<I>;
-using MF = hn::Mask<F>;
-
-HWY_INLINE VF all(float v) {
-  return hn::Set(kF, v);
-}
-HWY_INLINE VI all(int v) {
-  return hn::Set(kI, v);
-}
 HWY_INLINE VF at(const float* x, std::size_t e) {
   return hn::Load(kF, x + e * kLanes);
 }
@@ -115,7 +97,7 @@ struct Half {
 };
 HWY_INLINE void to_half(VF v, Half& out) {
   alignas(64) float values[kLanes];
-  if constexpr (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3) {
+  if constexpr (kF16C) {
     const hn::Rebind<hwy::float16_t, F> half;
     const auto h = hn::DemoteTo(half, v);
     hn::Store(h, half, reinterpret_cast<hwy::float16_t*>(out.bits));

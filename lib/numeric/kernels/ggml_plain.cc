@@ -18,6 +18,7 @@
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/ggml_plain.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "lib/numeric/kernels/vectors-inl.h"
 
 #ifndef WTOOL_GGML_PLAIN_ONCE
 #define WTOOL_GGML_PLAIN_ONCE
@@ -158,20 +159,7 @@ HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using F = hn::ScalableTag<float>;
-using I = hn::RebindToSigned<F>;
-constexpr F kF;
-constexpr I kI;
-constexpr std::size_t kLanes = hn::MaxLanes(kF);
-constexpr bool kF16C = HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3;
-using VF = hn::Vec<F>;
-using VI = hn::Vec<I>;
-
-HWY_INLINE VF all(float v) {
-  return hn::Set(kF, v);
-}
 template <class D>
 HWY_INLINE void put_low_bytes(hn::Vec<hn::RebindToSigned<D>> v, D, std::byte* out) {
   constexpr hn::Rebind<std::uint8_t, D> bytes;
