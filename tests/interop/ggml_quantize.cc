@@ -4,80 +4,31 @@
 //
 //   ggml_quantize [SEED]
 //
-// The library is found in $WTOOL_PEERS (a node_modules folder), else where scripts/peers puts it.
 // Exit status: 0 the same bytes, 1 not, 77 no library.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <string>
 #include <vector>
-
-#include <dlfcn.h>
-#include <strings.h>
 
 #include "lib/base/dtype.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/ggml.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/quantizer.h"
 #include "tests/ggml_rows.h"
+#include "tests/interop/ggml_library.h"
+#include "tests/simd_levels.h"
 
 namespace {
 using namespace wtool;
 
-// As ggml.h of release v0.5.0 declares them.
-struct Traits {
-  const char* name;
-  std::int64_t block_elements, interleave;
-  std::size_t block_bytes;
-  bool quantized;
-  void (*to_float)(const void*, float*, std::int64_t);
-  void (*from_float)(const float*, void*, std::int64_t);
-};
-using GetTraits = const Traits*(int);
-using QuantizeChunk = std::size_t(int type, const float* in, void* out, std::int64_t start,
-                                  std::int64_t rows, std::int64_t columns, const float* importance);
-
-struct Library {
-  GetTraits* traits = nullptr;
-  QuantizeChunk* quantize = nullptr;
-};
-
-bool open_library(Library& out) {
-  namespace fs = std::filesystem;
-  const char* peers = std::getenv("WTOOL_PEERS");
-  const fs::path folder = fs::path(peers ? peers : WTOOL_SOURCE_DIR "/build/peers/node_modules") /
-                          "@node-llama-cpp/linux-x64/bins/linux-x64";
-  std::error_code ignored;
-  for (const auto& e : fs::directory_iterator(folder, ignored)) {
-    if (e.path().filename().string().rfind("libggml-base.", 0) != 0) continue;
-    void* handle = ::dlopen(e.path().c_str(), RTLD_NOW | RTLD_GLOBAL);
-    if (handle == nullptr) continue;
-    out.traits = reinterpret_cast<GetTraits*>(::dlsym(handle, "ggml_get_type_traits"));
-    out.quantize = reinterpret_cast<QuantizeChunk*>(::dlsym(handle, "ggml_quantize_chunk"));
-    return out.traits != nullptr && out.quantize != nullptr;
-  }
-  return false;
-}
-
-// A type by its name there, which is ours but for capitals.
+// A type, and its number there.
 struct Type {
   DType dtype;
   int ggml;
 };
-bool find_type(const Library& library, DType dtype, Type& out) {
-  constexpr int kTypes = 43;  // of release v0.5.0
-  for (int t = 0; t < kTypes; ++t) {
-    const char* name = library.traits(t)->name;
-    if (name == nullptr || ::strcasecmp(name, std::string(info(dtype).name).c_str()) != 0) continue;
-    out = {dtype, t};
-    return true;
-  }
-  return false;
-}
 
 int failures = 0;
 
@@ -88,7 +39,7 @@ void fail(const std::string& what) {
 
 // One type, one set of rows.
 struct Case {
-  const Library& library;
+  const GgmlLibrary& library;
   const Type& type;
   const Quantizer& quantizer;
   std::string about;
@@ -134,9 +85,8 @@ bool may_differ(const Case& c, std::size_t block) {
 
 void compare_bytes(const Case& c, const std::vector<std::byte>& want) {
   const std::size_t bytes = c.blocked().block_bytes;
-  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-    if (level > simd_hardware()) continue;
-    set_simd_for_test(level);
+  for (const Simd level : levels()) {
+    const AtLevel at(level);
     const auto found = c.ours();
     std::size_t different = 0, first = 0;
     for (std::size_t b = c.blocks(); b-- > 0;) {
@@ -152,14 +102,13 @@ void compare_bytes(const Case& c, const std::vector<std::byte>& want) {
   }
 }
 
-void compare_decoders(const Library& library, const Type& type, const std::string& about,
+void compare_decoders(const GgmlLibrary& library, const Type& type, const std::string& about,
                       const std::vector<std::byte>& blocks) {
   const std::size_t n = blocks.size() / info(type.dtype).block_bytes * info(type.dtype).block_elems;
   std::vector<float> want(n), found(n);
   library.traits(type.ggml)->to_float(blocks.data(), want.data(), static_cast<std::int64_t>(n));
-  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-    if (level > simd_hardware()) continue;
-    set_simd_for_test(level);
+  for (const Simd level : levels()) {
+    const AtLevel at(level);
     codec(type.dtype).decode(blocks.data(), found.data(), n);
     for (std::size_t i = 0; i < n; ++i) {
       const bool same = std::memcmp(&found[i], &want[i], 4) == 0;
@@ -187,11 +136,11 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {{9, 256}, {3, 768}, {2, 2048}};
 
-void run_type(const Library& library, const Quantizer& quantizer, std::uint32_t seed) {
-  Type type{};
-  const std::string name(info(quantizer.dtype).name);
-  if (!find_type(library, quantizer.dtype, type)) return fail(name + ": no such type there");
-  const Traits& traits = *library.traits(type.ggml);
+void run_type(const GgmlLibrary& library, const Quantizer& quantizer, std::uint32_t seed) {
+  const Type type{quantizer.dtype, library.number_of(quantizer.dtype)};
+  const std::string name(info(type.dtype).name);
+  if (type.ggml < 0) return fail(name + ": no such type there");
+  const GgmlTraits& traits = *library.traits(type.ggml);
   if (static_cast<std::size_t>(traits.block_elements) != info(type.dtype).block_elems ||
       traits.block_bytes != info(type.dtype).block_bytes)
     return fail(name + ": another size of blocks");
@@ -220,8 +169,8 @@ void run_type(const Library& library, const Quantizer& quantizer, std::uint32_t 
 }  // namespace
 
 int main(int argc, char** argv) {
-  Library library;
-  if (!open_library(library)) {
+  GgmlLibrary library;
+  if (!library.open()) {
     std::printf("skipped: no llama.cpp library (scripts/peers installs it)\n");
     return 77;
   }

@@ -11,12 +11,12 @@
 #include <vector>
 
 #include "lib/base/error.h"
-#include "lib/model/source.h"
 #include "lib/numeric/kernels/kernels.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/quantizer.h"
 #include "lib/trust/digest.h"
 #include "tests/catch.h"
+#include "tests/simd_levels.h"
+#include "tests/unit/golden.h"
 #include "tests/unit/step_run.h"
 
 namespace wtool {
@@ -25,30 +25,6 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 const float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-std::vector<Simd> levels() {
-  std::vector<Simd> out;
-  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512})
-    if (level <= simd_hardware()) out.push_back(level);
-  return out;
-}
-struct AtLevel {
-  Simd before = simd_level();
-  explicit AtLevel(Simd level) { set_simd_for_test(level); }
-  ~AtLevel() { set_simd_for_test(before); }
-};
-
-Buffer bytes_of(const std::string& path) {
-  const SourcePtr source = open_file(path);
-  return read_all({source, 0, source->size()});
-}
-Buffer golden(const std::string& name) {
-  return bytes_of(std::string(WTOOL_SOURCE_DIR "/testdata/ggml/") + name);
-}
-std::vector<float> floats_of(const Buffer& bytes) {
-  std::vector<float> out(bytes.size() / 4);
-  std::memcpy(out.data(), bytes.data(), bytes.size());
-  return out;
-}
 std::vector<float> decoded(DType type, const Buffer& bytes, std::size_t n) {
   std::vector<float> out(n);
   codec(type).decode(bytes.data(), out.data(), n);
@@ -105,7 +81,7 @@ double value_of_f16(unsigned bits) {
 }  // namespace
 
 TEST_CASE("codec: q8_0 and q4_0 are written as the reference writes them", "[codec]") {
-  const std::vector<float> input = floats_of(golden("input.f32"));
+  const std::vector<float> input = golden_floats("input.f32");
   for (const Simd level : levels()) {
     const AtLevel at(level);
     INFO(name_of(level));
@@ -138,7 +114,7 @@ TEST_CASE("codec: blocks decode to the reference's floats, bit for bit", "[codec
 TEST_CASE("codec: f16 and bf16 of the golden rows are the reference's", "[codec]") {
   const std::string folder = WTOOL_SOURCE_DIR "/../shared/golden/ggml/";
   if (!std::filesystem::exists(folder)) return;
-  const std::vector<float> input = floats_of(golden("input.f32"));
+  const std::vector<float> input = golden_floats("input.f32");
   for (const Simd level : levels()) {
     const AtLevel at(level);
     INFO(name_of(level));

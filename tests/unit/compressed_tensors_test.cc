@@ -11,9 +11,9 @@
 #include "lib/engine/execute.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/groups.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/policy.h"
 #include "tests/catch.h"
+#include "tests/simd_levels.h"
 
 namespace wtool {
 namespace {
@@ -333,7 +333,6 @@ TEST_CASE("compressed-tensors: values beyond the grid by more than half a step a
 
 TEST_CASE("compressed-tensors: every instruction set gives the same bytes and the same errors",
           "[compressed_tensors][simd]") {
-  const Simd before = simd_level();
   struct Case {
     IntGroups how;
     std::uint64_t rows, cols;
@@ -355,9 +354,8 @@ TEST_CASE("compressed-tensors: every instruction set gives the same bytes and th
     };
     Drift expected;
     const Buffer bytes = run_at(quantize_groups_scalar, expected);
-    for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-      if (level > simd_hardware()) continue;
-      set_simd_for_test(level);
+    for (const Simd level : levels()) {
+      const AtLevel at(level);
       INFO(name_of(level) << " bits " << c.how.bits << " group " << c.how.group << " cols "
                           << c.cols);
       Drift drift;
@@ -365,7 +363,6 @@ TEST_CASE("compressed-tensors: every instruction set gives the same bytes and th
       CHECK(std::memcmp(&drift, &expected, sizeof drift) == 0);
     }
   }
-  set_simd_for_test(before);
 }
 
 TEST_CASE("compressed-tensors: the error in the report is that of what a reader decodes",

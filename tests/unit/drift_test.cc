@@ -12,9 +12,9 @@
 #include "lib/base/error.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/kernels.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/steps.h"
 #include "tests/catch.h"
+#include "tests/simd_levels.h"
 #include "tests/unit/step_run.h"
 
 namespace wtool {
@@ -111,9 +111,8 @@ TEST_CASE("drift: every instruction set gives the same sums to the last bit", "[
   for (const std::size_t n : {0, 1, 15, 16, 17, 100, 4999, 5000})
     for (const std::size_t group : {0, 10, 16, 32, 100, 128}) {
       Drift expected;
-      for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-        if (level > simd_hardware()) break;
-        set_simd_for_test(level);
+      for (const Simd level : levels()) {
+        const AtLevel at(level);
         DriftLanes lanes;
         const Steps how{steps.data(), group, -8, 7};
         for (int twice = 0; twice < 2; ++twice)
@@ -123,7 +122,6 @@ TEST_CASE("drift: every instruction set gives the same sums to the last bit", "[
         INFO(name_of(level) << " n " << n << " group " << group);
         CHECK(std::memcmp(&got, &expected, sizeof got) == 0);
       }
-      set_simd_for_test(simd_hardware());
     }
 }
 
@@ -290,17 +288,15 @@ TEST_CASE("steps: bytes and report depend on neither order nor instruction set",
   for (float& v : x) v = normal(random);
   const TensorPtr t = tensor(DType::F32, {300, 2048}, x);
   for (const DType to : {DType::Q8_0, DType::Q4_0, DType::BF16}) {
-    set_simd_for_test(simd_hardware());
     const CastOptions measured{.saturate = false, .measure = true};
     const Done first = run(*cast_step("t", t, to, measured));
-    for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-      set_simd_for_test(level);
+    for (const Simd level : levels()) {
+      const AtLevel at(level);
       const Done again = run(*cast_step("t", t, to, measured), true);
       CHECK(again.outputs == first.outputs);
       CHECK(again.cell<double>("rel_rmse") == first.cell<double>("rel_rmse"));
       CHECK(again.cell<double>("cos") == first.cell<double>("cos"));
     }
-    set_simd_for_test(simd_hardware());
   }
 }
 

@@ -14,9 +14,10 @@
 #include "lib/model/source.h"
 #include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/kernels.h"
-#include "lib/numeric/kernels/simd.h"
 #include "tests/catch.h"
 #include "tests/ggml_rows.h"
+#include "tests/simd_levels.h"
+#include "tests/unit/golden.h"
 
 namespace wtool {
 namespace {
@@ -55,26 +56,6 @@ const Type kTypes[] = {
 const Type& type_named(const std::string& name) {
   return *std::find_if(std::begin(kTypes), std::end(kTypes),
                        [&](const Type& type) { return name == type.name; });
-}
-
-std::vector<Simd> levels() {
-  std::vector<Simd> out;
-  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512})
-    if (level <= simd_hardware()) out.push_back(level);
-  return out;
-}
-struct AtLevel {
-  Simd before = simd_level();
-  explicit AtLevel(Simd level) { set_simd_for_test(level); }
-  ~AtLevel() { set_simd_for_test(before); }
-};
-
-std::vector<float> floats_in(const std::string& path) {
-  const SourcePtr source = open_file(path);
-  const Buffer bytes = read_all({source, 0, source->size()});
-  std::vector<float> out(bytes.size() / 4);
-  std::memcpy(out.data(), bytes.data(), out.size() * 4);
-  return out;
 }
 
 // Rows with or without importance, and what is needed to quantise them.
@@ -194,14 +175,13 @@ double tried_everything(const best::Levels& levels, const float* x, std::size_t 
 }  // namespace
 
 TEST_CASE("ggml: no block searched further is worse than the reference's", "[ggml_best]") {
-  check_never_worse({floats_in(WTOOL_SOURCE_DIR "/testdata/ggml/input.f32"), 512});
+  check_never_worse({golden_floats("input.f32"), 512});
   check_never_worse({mixed_rows(1, 1), 512});
   check_never_worse({mixed_rows(4, 2), 512});
 }
 
 TEST_CASE("ggml: nor is it with importance, by which errors are weighted", "[ggml_best]") {
-  check_never_worse({floats_in(WTOOL_SOURCE_DIR "/testdata/ggml/input.f32"), 512,
-                     floats_in(WTOOL_SOURCE_DIR "/testdata/ggml/imatrix.f32")});
+  check_never_worse({golden_floats("input.f32"), 512, golden_floats("imatrix.f32")});
   check_never_worse({mixed_rows(1, 3), 512, random_importance(512, 3)});
   check_never_worse({mixed_rows(4, 4), 512, random_importance(512, 4)});
 }

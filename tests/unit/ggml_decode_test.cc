@@ -9,38 +9,20 @@
 #include <vector>
 
 #include "lib/base/dtype.h"
-#include "lib/model/source.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/ggml.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/trust/digest.h"
 #include "tests/catch.h"
+#include "tests/simd_levels.h"
+#include "tests/unit/golden.h"
 
 namespace wtool {
 namespace {
 
-std::vector<Simd> levels() {
-  std::vector<Simd> out;
-  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512})
-    if (level <= simd_hardware()) out.push_back(level);
-  return out;
-}
-struct AtLevel {
-  Simd before = simd_level();
-  explicit AtLevel(Simd level) { set_simd_for_test(level); }
-  ~AtLevel() { set_simd_for_test(before); }
-};
-
-const std::string kGolden = WTOOL_SOURCE_DIR "/testdata/ggml/";
-
-Buffer golden(const std::string& name) {
-  const SourcePtr source = open_file(kGolden + name);
-  return read_all({source, 0, source->size()});
-}
 // From "q2_K.f32" to what sha256sum printed before it.
 std::map<std::string, Sha256> golden_digests() {
   std::map<std::string, Sha256> out;
-  std::ifstream in(kGolden + "decoded.sha256");
+  std::ifstream in(WTOOL_SOURCE_DIR "/testdata/ggml/decoded.sha256");
   for (std::string hex, name; in >> hex >> name;)
     out[name.substr(0, name.find('.'))] = parse_sha256(hex).value();
   return out;
@@ -99,8 +81,7 @@ TEST_CASE("ggml decode: every type gives the library's floats at every level", "
   std::size_t seen = 0;
   for (const DType type : block_types()) {
     if (type == DType::Q8_1 || type == DType::Q8_K) continue;  // the library decodes neither
-    std::string name(name_of(type));
-    if (name.ends_with("_k")) name.back() = 'K';
+    const std::string name = golden_name(type);
     INFO(name);
     const Buffer blocks = golden(name + ".bin");
     REQUIRE(digests.contains(name));

@@ -3,12 +3,12 @@
 #include <cstring>
 #include <vector>
 
-#include "lib/model/source.h"
 #include "lib/numeric/kernels/ggml.h"
 #include "lib/numeric/kernels/ggml_scalar.h"
-#include "lib/numeric/kernels/simd.h"
 #include "tests/catch.h"
 #include "tests/ggml_rows.h"
+#include "tests/simd_levels.h"
+#include "tests/unit/golden.h"
 
 namespace wtool {
 namespace {
@@ -32,18 +32,6 @@ const Type kTypes[] = {
     {"nvfp4", 64, 36, &quantize_nvfp4, &scalar::quantize_nvfp4},
 };
 
-std::vector<Simd> levels() {
-  std::vector<Simd> out;
-  for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512})
-    if (level <= simd_hardware()) out.push_back(level);
-  return out;
-}
-struct AtLevel {
-  Simd before = simd_level();
-  explicit AtLevel(Simd level) { set_simd_for_test(level); }
-  ~AtLevel() { set_simd_for_test(before); }
-};
-
 constexpr auto kUntouched = static_cast<std::byte>(0xA5);
 
 Buffer quantized(const Type& type, QuantizeRows quantize, const BlockRows& in) {
@@ -58,17 +46,10 @@ std::size_t first_difference(const Type& type, const Buffer& a, const Buffer& b)
   return static_cast<std::size_t>(at - a.begin()) / type.bytes;
 }
 
-Buffer golden(const std::string& name) {
-  const SourcePtr source = open_file(std::string(WTOOL_SOURCE_DIR "/testdata/ggml/") + name);
-  return read_all({source, 0, source->size()});
-}
-
 }  // namespace
 
 TEST_CASE("ggml: every instruction set gives the library's bytes", "[ggml_plain]") {
-  const Buffer input = golden("input.f32");
-  std::vector<float> values(input.size() / 4);
-  std::memcpy(values.data(), input.data(), input.size());
+  const std::vector<float> values = golden_floats("input.f32");
   for (const Simd level : levels()) {
     const AtLevel at(level);
     for (const Type& type : kTypes) {

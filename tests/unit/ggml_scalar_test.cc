@@ -11,12 +11,12 @@
 #include <vector>
 
 #include "lib/base/dtype.h"
-#include "lib/model/source.h"
 #include "lib/numeric/kernels/ggml_scalar_math.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/quantizer.h"
 #include "tests/catch.h"
 #include "tests/ggml_rows.h"
+#include "tests/simd_levels.h"
+#include "tests/unit/golden.h"
 
 namespace wtool {
 namespace {
@@ -51,17 +51,6 @@ const Type kTypes[] = {
     {"iq4_xs", 256, 136, &scalar::quantize_iq4_xs, &scalar::quantize_iq4_xs},
 };
 
-Buffer golden(const std::string& name) {
-  const SourcePtr source = open_file(std::string(WTOOL_SOURCE_DIR "/testdata/ggml/") + name);
-  return read_all({source, 0, source->size()});
-}
-std::vector<float> golden_floats(const std::string& name) {
-  const Buffer bytes = golden(name);
-  std::vector<float> out(bytes.size() / 4);
-  std::memcpy(out.data(), bytes.data(), out.size() * 4);
-  return out;
-}
-
 // The rows in which two results differ.
 std::set<std::size_t> different_rows(const Buffer& a, const Buffer& b) {
   REQUIRE(a.size() == b.size());
@@ -84,12 +73,6 @@ DType dtype_of(const Type& type) {  // the golden files have capitals: q2_K
   if (name.back() == 'K') name.back() = 'k';
   return parse_dtype(name).value();
 }
-
-struct AtLevel {
-  Simd before = simd_level();
-  explicit AtLevel(Simd level) { set_simd_for_test(level); }
-  ~AtLevel() { set_simd_for_test(before); }
-};
 
 struct Matrix {
   std::size_t rows, columns;
@@ -220,8 +203,7 @@ TEST_CASE("ggml: every instruction set gives the scalar bytes of searched types 
         weighted.mean_square = mean.data();
         const Buffer want = quantized(type, type.plain, plain);
         const Buffer want_weighted = quantized(type, type.weighted, weighted);
-        for (const Simd level : {Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-          if (level > simd_hardware()) continue;
+        for (const Simd level : levels()) {
           const AtLevel at(level);
           INFO(type.name << ", " << kind.name << ", " << shape.columns << " columns, "
                          << name_of(level));
@@ -242,8 +224,7 @@ TEST_CASE("ggml: any number of blocks is quantised with importance, and no more 
     const float mean = 0.0004f;
     const BlockRows all{values.data(), 1, values.size(), importance.data(), &mean};
     const Buffer want = quantized(type, type.weighted, all);
-    for (const Simd level : {Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-      if (level > simd_hardware()) continue;
+    for (const Simd level : levels()) {
       const AtLevel at(level);
       for (std::size_t blocks = 0; blocks <= 40; ++blocks) {
         INFO(type.name << ", " << name_of(level) << ", " << blocks << " blocks");

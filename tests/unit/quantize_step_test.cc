@@ -7,26 +7,15 @@
 
 #include "lib/base/error.h"
 #include "lib/base/text.h"
-#include "lib/model/source.h"
 #include "lib/numeric/codec.h"
-#include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/steps.h"
 #include "tests/catch.h"
+#include "tests/simd_levels.h"
+#include "tests/unit/golden.h"
 #include "tests/unit/step_run.h"
 
 namespace wtool {
 namespace {
-
-Buffer golden(const std::string& name) {
-  const SourcePtr source = open_file(std::string(WTOOL_SOURCE_DIR "/testdata/ggml/") + name);
-  return read_all({source, 0, source->size()});
-}
-// The golden files keep the library's capital K.
-std::string file_of(DType type) {
-  std::string name(name_of(type));
-  if (name.ends_with("_k")) name.back() = 'K';
-  return name;
-}
 
 std::vector<float> normal(std::size_t n, float deviation, unsigned seed = 1) {
   std::mt19937 random(seed);
@@ -64,13 +53,13 @@ bool has_wrapped_exponent(const Buffer& golden_bytes, std::size_t block) {
 }
 
 TensorPtr golden_input() {
-  return tensor(DType::F32, {64, 512}, as<float>(golden("input.f32")));
+  return tensor(DType::F32, {64, 512}, golden_floats("input.f32"));
 }
 
 TEST_CASE("quantize_step: every type gives the reference's bytes", "[quantize_step]") {
   for (const Quantizer& q : all_quantizers()) {
     CAPTURE(name_of(q.dtype));
-    const Buffer want = golden(file_of(q.dtype) + ".bin");
+    const Buffer want = golden(golden_name(q.dtype) + ".bin");
     const Done done = run(*quantize_step("t", golden_input(), q.dtype));
     for (const std::size_t block : differing(q.dtype, done.outputs[0], want)) {
       CAPTURE(block);
@@ -88,9 +77,9 @@ TEST_CASE(
   for (const Quantizer& q : all_quantizers()) {
     if (q.weighted == nullptr) continue;
     CAPTURE(name_of(q.dtype));
-    const Buffer want = golden(file_of(q.dtype) + ".imatrix.bin");
-    const Buffer plain = golden(file_of(q.dtype) + ".bin");
-    const auto options = weighted(as<float>(golden("imatrix.f32")));
+    const Buffer want = golden(golden_name(q.dtype) + ".imatrix.bin");
+    const Buffer plain = golden(golden_name(q.dtype) + ".bin");
+    const auto options = weighted(golden_floats("imatrix.f32"));
     const Done done = run(*quantize_step("t", golden_input(), q.dtype, options));
     std::vector<float> values(64 * 512);
     codec(q.dtype).decode(want.data(), values.data(), values.size());
@@ -150,7 +139,6 @@ TEST_CASE("quantize_step: the same bytes and report in any order and on any inst
   const std::size_t columns = 1536, rows = 400;  // three units
   const auto from = tensor(DType::F32, {rows, columns}, normal(rows * columns, 0.02f));
   const auto importance = positive(columns);
-  const Simd before = simd_level();
   for (const DType type : {DType::Q4_0, DType::Q8_0, DType::Q3_K, DType::Q4_K, DType::IQ4_NL}) {
     for (const bool with : {false, true}) {
       CAPTURE(name_of(type), with);
@@ -158,15 +146,13 @@ TEST_CASE("quantize_step: the same bytes and report in any order and on any inst
       const auto make = [&] { return quantize_step("t", from, type, options); };
       REQUIRE(make()->units() > 1);
       const Done first = run(*make());
-      for (const Simd level : {Simd::Scalar, Simd::Baseline, Simd::Avx2, Simd::Avx512}) {
-        if (level > simd_hardware()) continue;
-        set_simd_for_test(level);
+      for (const Simd level : levels()) {
+        const AtLevel at(level);
         const Done again = run(*make(), true);
         CHECK(again.outputs == first.outputs);
         for (const char* column : {"rel_rmse", "cos", "max_error"})
           CHECK(again.cell<double>(column) == first.cell<double>(column));
       }
-      set_simd_for_test(before);
     }
   }
 }
