@@ -3,8 +3,8 @@
 
 usage: mixes_test.py WTOOL     (Python's standard library only)
 
-The reader and writer here are the test's own. That the bytes are the reference's is tested in
-tests/interop; types here were worked out by hand from llama.cpp's rules.
+That the bytes are the reference's is tested in tests/interop; types here were worked out by hand
+from llama.cpp's rules.
 """
 import hashlib
 import json
@@ -12,94 +12,21 @@ import math
 import os
 import pathlib
 import random
-import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
-WTOOL = str(pathlib.Path(sys.argv[1]).resolve())
-# type id: (name, elements, bytes of a block), from ggml's table
-TYPES = {0: ("f32", 1, 4), 1: ("f16", 1, 2), 2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22),
-         7: ("q5_1", 32, 24), 8: ("q8_0", 32, 34), 10: ("q2_k", 256, 84), 11: ("q3_k", 256, 110),
-         12: ("q4_k", 256, 144), 13: ("q5_k", 256, 176), 14: ("q6_k", 256, 210), 20: ("iq4_nl", 32, 18),
-         23: ("iq4_xs", 256, 136), 24: ("i8", 1, 1), 30: ("bf16", 1, 2), 39: ("mxfp4", 32, 17)}
-IDS = {name: i for i, (name, _, _) in TYPES.items()}
-FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
-
-
-def text(s):
-    return struct.pack("<Q", len(s.encode())) + s.encode()
-
-
-def write_gguf(path, tensors, keys):
-    """tensors: name -> (type, shape outermost first, bytes); keys: name -> (type, value)"""
-    align = keys.get("general.alignment", (4, 32))[1]
-    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))
-    for name, (kind, value) in keys.items():
-        head += text(name) + struct.pack("<I", kind)
-        head += text(value) if kind == 8 else struct.pack("<" + FORMATS[kind], value)
-    data = b""
-    for name, (kind, shape, raw) in tensors.items():
-        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], IDS[kind], len(data))
-        data += raw + b"\0" * (-len(raw) % align)
-    pathlib.Path(path).write_bytes(head + b"\0" * (-len(head) % align) + data)
-
-
-def read_gguf(path):
-    raw, at = pathlib.Path(path).read_bytes(), 24
-
-    def take(form):
-        nonlocal at
-        (value,) = struct.unpack_from("<" + form, raw, at)
-        at += struct.calcsize("<" + form)
-        return value
-
-    def string():
-        nonlocal at
-        n = take("Q")
-        at += n
-        return raw[at - n : at].decode()
-
-    _, _, n_tensors, n_keys = struct.unpack_from("<4sIQQ", raw)
-    keys = {}
-    for _ in range(n_keys):
-        name, kind = string(), take("I")
-        keys[name] = (kind, string() if kind == 8 else take(FORMATS[kind]))
-    infos = [(string(), [take("Q") for _ in range(take("I"))], take("I"), take("Q")) for _ in range(n_tensors)]
-    align = keys.get("general.alignment", (4, 32))[1]
-    base = -(-at // align) * align
-    tensors = {}
-    for name, dims, kind, offset in infos:
-        name_of, elements, size = TYPES[kind]
-        assert offset % align == 0, f"{name} is not aligned to {align}"
-        tensors[name] = (name_of, dims[::-1], raw[base + offset : base + offset + math.prod(dims) // elements * size])
-    assert len(raw) % align == 0
-    return keys, tensors
-
-
-def write_safetensors(path, tensors):
-    header, data = {}, b""
-    for name, (shape, raw) in tensors.items():
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    head = json.dumps(header).encode()
-    pathlib.Path(path).write_bytes(struct.pack("<Q", len(head)) + head + data)
+from weight_files import Command, dat, floats, gguf, read_gguf, write_safetensors
 
 
 def write_imatrix(path, entries):
-    """The .dat form: name -> one sum of squares for each column, after two calls."""
-    out = struct.pack("<i", len(entries))
-    for name, sums in entries.items():
-        out += struct.pack("<i", len(name)) + name.encode() + struct.pack(f"<ii{len(sums)}f", 2, len(sums), *sums)
-    dataset = b"wiki.txt"
-    pathlib.Path(path).write_bytes(out + struct.pack("<ii", 7, len(dataset)) + dataset)
+    """name -> one sum of squares for each column, after two calls"""
+    pathlib.Path(path).write_bytes(dat([(name, 2, sums) for name, sums in entries.items()], (7, "wiki.txt")))
 
 
 def noise(n, seed=1):
     r = random.Random(seed)
-    return struct.pack(f"<{n}f", *(r.gauss(0, 0.02) for _ in range(n)))
+    return floats([r.gauss(0, 0.02) for _ in range(n)])
 
 
 def weights(*shape, seed=1):
@@ -110,29 +37,7 @@ KEYS = {"general.architecture": (8, "llama"), "llama.block_count": (4, 2), "llam
         "llama.attention.head_count_kv": (4, 4), "general.file_type": (4, 0)}
 
 
-class Mixes(unittest.TestCase):
-    def setUp(self):
-        self.old = os.getcwd()
-        self.dir = tempfile.mkdtemp(prefix="wtool-test-")
-        os.chdir(self.dir)
-
-    def tearDown(self):
-        os.chdir(self.old)
-        shutil.rmtree(self.dir)
-
-    def wtool(self, *args, code=0):
-        done = subprocess.run([WTOOL, *args], capture_output=True, text=True)
-        self.assertEqual(done.returncode, code, f"{args}: {done.stdout[:2000]}{done.stderr}")
-        return done
-
-    def refused(self, *args, saying, code=2):
-        before = sorted(os.listdir("."))
-        error = self.wtool(*args, code=code).stderr
-        for word in saying:
-            self.assertIn(word, error)
-        self.assertEqual(sorted(os.listdir(".")), before)
-        return error
-
+class Mixes(Command):
     def model(self, path="m.gguf", extra={}, keys={}, tied=False, dtype=None):
         """Two layers; the second one first in the file."""
         tensors = {"token_embd.weight": weights(8, 256)}
@@ -143,7 +48,7 @@ class Mixes(unittest.TestCase):
                 tensors[f"blk.{layer}.{part}.weight"] = weights(8, 256, seed=layer)
             tensors[f"blk.{layer}.attn_norm.weight"] = ("f32", [256], noise(256))
         tensors |= extra
-        write_gguf(path, tensors, KEYS | keys)
+        pathlib.Path(path).write_bytes(gguf(tensors, KEYS | keys))
         return tensors
 
     def types(self, *args, code=0):
@@ -310,9 +215,9 @@ class Mixes(unittest.TestCase):
 
     def test_from_safetensors_type_means_gguf(self):
         layer = "model.layers.{}.self_attn.v_proj.weight"
-        source = {"model.embed_tokens.weight": ([8, 256], noise(2048)), "lm_head.weight": ([8, 256], noise(2048))}
-        source |= {layer.format(i): ([8, 256], noise(2048)) for i in (0, 1, 10, 2)}
-        source["model.norm.weight"] = ([256], noise(256))
+        source = {"model.embed_tokens.weight": ("F32", [8, 256], noise(2048)), "lm_head.weight": ("F32", [8, 256], noise(2048))}
+        source |= {layer.format(i): ("F32", [8, 256], noise(2048)) for i in (0, 1, 10, 2)}
+        source["model.norm.weight"] = ("F32", [256], noise(256))
         write_safetensors("m.safetensors", source)
         self.wtool("quantize", "--type", "q4_k_m", "m.safetensors")
         keys, tensors = read_gguf("m-q4_k_m.gguf")
@@ -338,8 +243,8 @@ class Mixes(unittest.TestCase):
 
     def test_from_a_folder_config_tells_heads_and_layers(self):
         os.mkdir("hf")
-        source = {f"model.layers.{i}.self_attn.{p}_proj.weight": ([8, 256], noise(2048)) for i in range(2) for p in "qv"}
-        write_safetensors("hf/model.safetensors", source | {"lm_head.weight": ([8, 256], noise(2048))})
+        source = {f"model.layers.{i}.self_attn.{p}_proj.weight": ("F32", [8, 256], noise(2048)) for i in range(2) for p in "qv"}
+        write_safetensors("hf/model.safetensors", source | {"lm_head.weight": ("F32", [8, 256], noise(2048))})
         config = {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8}
         for heads, want in ((8, "q4_k"), (16, "q3_k")):
             pathlib.Path("hf/config.json").write_text(json.dumps(config | {"num_key_value_heads": heads}))
@@ -347,7 +252,7 @@ class Mixes(unittest.TestCase):
 
     def test_long_names_are_refused_with_a_way_out(self):
         name = "model." + "x" * 60 + ".weight"
-        write_safetensors("m.safetensors", {name: ([8, 256], noise(2048))})
+        write_safetensors("m.safetensors", {name: ("F32", [8, 256], noise(2048))})
         self.refused("quantize", "--type", "q4_0", "m.safetensors", saying=["63", "--rename"])
         self.wtool("quantize", "--type", "q4_0", "m.safetensors", "--rename", "x+=x")
 

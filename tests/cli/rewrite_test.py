@@ -3,8 +3,7 @@
 
 usage: rewrite_test.py WTOOL SOURCE_DIR     (Python's standard library only)
 
-The readers and writers here are the test's own and know nothing of wtool's. Expected bytes come from
-the formats' rules, from struct's own rounding, or from the reference implementations' files in
+Expected bytes come from the formats' rules, from struct's own rounding, or from the reference implementations' files in
 testdata.
 """
 import hashlib
@@ -14,33 +13,17 @@ import os
 import pathlib
 import random
 import resource
-import shutil
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
+from weight_files import Command, floats, read_gguf, write_safetensors
+
 WTOOL = str(pathlib.Path(sys.argv[1]).resolve())
 SOURCE = pathlib.Path(sys.argv[2]).resolve()
-SIZES = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1}
-
-
-def write_safetensors(path, tensors, metadata=None):
-    """tensors: name -> (dtype, shape, bytes)"""
-    header, data = {}, b""
-    if metadata is not None:
-        header["__metadata__"] = metadata
-    for name, (dtype, shape, raw) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
 def read_safetensors(path):
     raw = pathlib.Path(path).read_bytes()
     (n,) = struct.unpack_from("<Q", raw)
@@ -50,63 +33,10 @@ def read_safetensors(path):
     return {k: (v["dtype"], v["shape"], data[v["data_offsets"][0] : v["data_offsets"][1]]) for k, v in header.items()}, meta
 
 
-def read_gguf(path):
-    """Version 3: ({key: (type, value)}, {name: (type id, shape outermost first, bytes)})"""
-    raw = pathlib.Path(path).read_bytes()
-    at = 4
-    order = "<" if struct.unpack_from("<I", raw, 4)[0] == 3 else ">"
-    fmt = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
-
-    def take(code):
-        nonlocal at
-        value = struct.unpack_from(order + code, raw, at)[0]
-        at += struct.calcsize(code)
-        return value
-
-    def text():
-        nonlocal at
-        n = take("Q")
-        at += n
-        return raw[at - n : at].decode()
-
-    def value(kind):
-        if kind == 8:
-            return text()
-        if kind == 9:
-            of, n = take("I"), take("Q")
-            return [value(of) for _ in range(n)]
-        return take(fmt[kind])
-
-    assert raw[:4] == b"GGUF" and take("I") == 3
-    n_tensors, n_keys = take("Q"), take("Q")
-    keys = {}
-    for _ in range(n_keys):
-        name, kind = text(), take("I")
-        keys[name] = (kind, value(kind))
-    infos = []
-    for _ in range(n_tensors):
-        name = text()
-        dims = [take("Q") for _ in range(take("I"))]
-        infos.append((name, dims[::-1], take("I"), take("Q")))
-    align = keys.get("general.alignment", (4, 32))[1]
-    base = -(-at // align) * align
-    block = {0: (1, 4), 1: (1, 2), 30: (1, 2), 8: (32, 34), 2: (32, 18), 24: (1, 1), 26: (1, 4)}
-    out = {}
-    for name, shape, kind, offset in infos:
-        elems, size = block[kind]
-        n = math.prod(shape) // elems * size
-        out[name] = (kind, shape, raw[base + offset : base + offset + n])
-    return keys, out
-
-
 def read_npy(path):
     raw = pathlib.Path(path).read_bytes()
     n = struct.unpack_from("<H", raw, 8)[0]
     return raw[10 + n :]
-
-
-def f32(values):
-    return struct.pack(f"<{len(values)}f", *values)
 
 
 def bf16_bits(value):
@@ -124,33 +54,14 @@ def noise(n, seed=1, scale=0.02):
     return [struct.unpack("<f", struct.pack("<f", rng.gauss(0, scale)))[0] for _ in range(n)]
 
 
-class Rewrite(unittest.TestCase):
-    def setUp(self):
-        self.old = os.getcwd()
-        self.dir = tempfile.mkdtemp(prefix="wtool-test-")
-        os.chdir(self.dir)
-
-    def tearDown(self):
-        os.chdir(self.old)
-        shutil.rmtree(self.dir)
-
+class Rewrite(Command):
     def run_wtool(self, *args, code=0, **options):
         done = subprocess.run([WTOOL, *args], capture_output=True, **options)
         self.assertEqual(done.returncode, code, f"{args}: {done.stdout[:2000]}{done.stderr.decode()}")
         return done
 
-    def refused(self, *args, code, saying=()):
-        """Fails with the status, says so in one error line, leaves the folder as it was."""
-        before = sorted(os.listdir("."))
-        error = self.run_wtool(*args, code=code).stderr.decode()
-        self.assertTrue(error.startswith("wtool: error: "), error)
-        for word in saying:
-            self.assertIn(word, error)
-        self.assertEqual(sorted(os.listdir(".")), before)
-        return error
-
     def model(self, path="m.safetensors", dtype="F32", rows=64, cols=256, metadata=None):
-        pack = f32 if dtype == "F32" else lambda v: struct.pack(f"<{len(v)}H", *map(bf16_bits, v))
+        pack = floats if dtype == "F32" else lambda v: struct.pack(f"<{len(v)}H", *map(bf16_bits, v))
         tensors = {
             "model.embed_tokens.weight": (dtype, [32, cols], pack(noise(32 * cols, 2))),
             "model.layers.0.mlp.up_proj.weight": (dtype, [rows, cols], pack(noise(rows * cols, 3))),
@@ -172,7 +83,7 @@ class Rewrite(unittest.TestCase):
         self.run_wtool("convert", "m.safetensors", "-o", "m.gguf")
         keys, inside = read_gguf("m.gguf")
         self.assertEqual(keys, {"format": (8, "pt")})
-        self.assertEqual({k: (0, v[1], v[2]) for k, v in tensors.items()}, inside)
+        self.assertEqual({k: ("f32", v[1], v[2]) for k, v in tensors.items()}, inside)
         self.run_wtool("convert", "m.gguf", "-o", "back.safetensors")
         self.assertEqual(pathlib.Path("back.safetensors").read_bytes(), pathlib.Path("m.safetensors").read_bytes())
 
@@ -203,13 +114,13 @@ class Rewrite(unittest.TestCase):
 
     def test_cast_rounds_to_nearest_even(self):
         values = noise(4096, 7, 1.0) + [0.0, -0.0, 1.00390625, 1.01171875, 3.4e38 / 2, 1e-40, math.inf, -math.inf]
-        write_safetensors("v.safetensors", {"v": ("F32", [len(values)], f32(values))})
+        write_safetensors("v.safetensors", {"v": ("F32", [len(values)], floats(values))})
         self.run_wtool("convert", "v.safetensors", "--dtype", "bf16", "-o", "b.safetensors")
         got = struct.unpack(f"<{len(values)}H", read_safetensors("b.safetensors")[0]["v"][2])
         self.assertEqual(list(got), [bf16_bits(v) for v in values])
         finite = values[:-2]
         finite[4100] = 1.0
-        write_safetensors("w.safetensors", {"v": ("F32", [len(finite)], f32(finite))})
+        write_safetensors("w.safetensors", {"v": ("F32", [len(finite)], floats(finite))})
         self.run_wtool("convert", "w.safetensors", "--dtype", "f16", "-o", "h.safetensors")
         self.assertEqual(read_safetensors("h.safetensors")[0]["v"][2], struct.pack(f"<{len(finite)}e", *finite))
 
@@ -217,7 +128,7 @@ class Rewrite(unittest.TestCase):
         values = [0.5] * 300
         values[77] = 70000.0
         values[200] = -1e30
-        write_safetensors("v.safetensors", {"v": ("F32", [3, 100], f32(values))})
+        write_safetensors("v.safetensors", {"v": ("F32", [3, 100], floats(values))})
         self.refused("convert", "v.safetensors", "--dtype", "f16", "-o", "h.safetensors", code=3,
                      saying=["'v'", "2 of 300", "[0, 77]", "element 77", "--saturate"])
         said = self.run_wtool("convert", "v.safetensors", "--dtype", "f16", "-o", "h.safetensors", "--saturate").stdout.decode()
@@ -298,11 +209,11 @@ class Rewrite(unittest.TestCase):
         self.refused("convert", "m.safetensors", "-o", "x.npy", code=2, saying=["one tensor", "4"])
 
     def test_names_that_lead_elsewhere_become_no_files(self):
-        write_safetensors("v.safetensors", {"../../evil": ("F32", [1], f32([1]))})
+        write_safetensors("v.safetensors", {"../../evil": ("F32", [1], floats([1]))})
         self.refused("convert", "v.safetensors", "--to", "npy", "-o", "n/", code=2, saying=["evil"])
 
     def test_refusals_name_every_tensor(self):
-        write_safetensors("v.safetensors", {"a" * 70: ("F32", [1], f32([1])), "b": ("U8", [1], b"x"), "c": ("F32", [1], f32([1]))})
+        write_safetensors("v.safetensors", {"a" * 70: ("F32", [1], floats([1])), "b": ("U8", [1], b"x"), "c": ("F32", [1], floats([1]))})
         self.refused("convert", "v.safetensors", "-o", "v.gguf", code=2, saying=["a" * 70, "63", "'b'", "2 of 3"])
 
     def test_existing_output(self):
@@ -342,7 +253,7 @@ class Rewrite(unittest.TestCase):
         self.assertEqual(done.stdout, raw)
 
     def test_odd_names(self):
-        odd = {"a b": ("F32", [1], f32([1])), "new\nline": ("F32", [1], f32([2])), "esc\x1b[31m": ("F32", [1], f32([3])), "ünï": ("F32", [1], f32([4]))}
+        odd = {"a b": ("F32", [1], floats([1])), "new\nline": ("F32", [1], floats([2])), "esc\x1b[31m": ("F32", [1], floats([3])), "ünï": ("F32", [1], floats([4]))}
         write_safetensors("odd name\n.safetensors", odd)
         said = self.run_wtool("convert", "odd name\n.safetensors", "-v", "-n", "-o", "o.gguf")
         self.assertNotIn(b"\x1b", said.stdout + said.stderr)
@@ -454,7 +365,7 @@ class Rewrite(unittest.TestCase):
         data = SOURCE / "testdata/ggml"
         write_safetensors("i.safetensors", {"blk.0.ffn_up.weight": ("F32", [64, 512], (data / "input.f32").read_bytes())})
         self.run_wtool("convert", "i.safetensors", "-o", "i.gguf")
-        for flag, kind, golden in (("--int8", 8, "q8_0.bin"), ("--int4", 2, "q4_0.bin")):
+        for flag, kind, golden in (("--int8", "q8_0", "q8_0.bin"), ("--int4", "q4_0", "q4_0.bin")):
             self.run_wtool("quantize", flag, "i.gguf", "-o", "o.gguf", "-f")
             keys, tensors = read_gguf("o.gguf")
             self.assertEqual(tensors["blk.0.ffn_up.weight"], (kind, [64, 512], (data / golden).read_bytes()))
@@ -512,7 +423,7 @@ class Rewrite(unittest.TestCase):
         values = noise(256 * 64)
         values[300] = math.nan
         values[301] = math.inf
-        write_safetensors("v.safetensors", {"q.weight": ("F32", [64, 256], f32(values))})
+        write_safetensors("v.safetensors", {"q.weight": ("F32", [64, 256], floats(values))})
         self.refused("quantize", "--int8", "v.safetensors", code=3, saying=["'q.weight'", "2 NaN or infinite", "[1, 44]", "element 300"])
         self.run_wtool("convert", "v.safetensors", "-o", "v.gguf")
         self.refused("quantize", "--int8", "v.gguf", code=3, saying=["'q.weight'", "2 NaN or infinite", "element 300"])
@@ -584,7 +495,7 @@ class Rewrite(unittest.TestCase):
         self.assertEqual(pathlib.Path("notes.txt").read_text(), "mine")
 
     def test_a_rule_that_cannot_be_kept_is_refused(self):
-        write_safetensors("m.safetensors", {"odd.weight": ("F32", [4, 33], f32(noise(132))), "ok.weight": ("F32", [4, 128], f32(noise(512)))})
+        write_safetensors("m.safetensors", {"odd.weight": ("F32", [4, 33], floats(noise(132))), "ok.weight": ("F32", [4, 128], floats(noise(512)))})
         self.refused("quantize", "--int8", "m.safetensors", "-T", "odd.weight=int8", code=2, saying=["'odd.weight'", "33", "--fallback"])
         self.run_wtool("quantize", "--int8", "m.safetensors", "-T", "odd.weight=int8", "--fallback")
 
@@ -619,7 +530,7 @@ class Rewrite(unittest.TestCase):
         self.run_wtool("convert", "hf-int8", "--dtype", "f16", "--rename", "layers=blk", "-o", "r.gguf")
 
     def test_rename_collisions_are_all_named(self):
-        write_safetensors("m.safetensors", {k: ("F32", [1], f32([1])) for k in ("a", "b", "c", "d")})
+        write_safetensors("m.safetensors", {k: ("F32", [1], floats([1])) for k in ("a", "b", "c", "d")})
         error = self.refused("convert", "m.safetensors", "-o", "x.safetensors", "--rename", "^[ab]$=x", "--rename", "^[cd]$=y", code=2)
         for name in ("'a'", "'b'", "'c'", "'d'", "'x'", "'y'"):
             self.assertIn(name, error)
@@ -637,7 +548,7 @@ class Rewrite(unittest.TestCase):
         self.assertEqual(read_gguf("h.gguf")[0]["general.file_type"], (4, 1))
 
     def test_only_names_of_norms_are_norms(self):
-        tensors = {n: ("F32", [128, 128], f32(noise(128 * 128))) for n in ("normal.weight", "renormalize.weight", "embedder_down.weight", "q_norm.weight", "tok_embeddings.weight")}
+        tensors = {n: ("F32", [128, 128], floats(noise(128 * 128))) for n in ("normal.weight", "renormalize.weight", "embedder_down.weight", "q_norm.weight", "tok_embeddings.weight")}
         write_safetensors("m.safetensors", tensors)
         report = json.loads(self.run_wtool("quantize", "--int8", "m.safetensors", "-n", "--json").stdout)
         self.assertEqual({t["name"]: t.get("reason") for t in report["tensors"] if t["kept"]}, {"q_norm.weight": "norm", "tok_embeddings.weight": "embedding"})

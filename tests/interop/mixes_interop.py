@@ -16,6 +16,9 @@ import tempfile
 
 SUBJECT, OURS, PEER = sys.argv[1:4]
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "cli"))
+from weight_files import ARRAY, F32, I32, STRING, U32, dat, floats, key, read_gguf, tensor_info
+
 MODULES = pathlib.Path(os.environ.get("WTOOL_PEERS") or HERE / "../../build/peers/node_modules")
 LIBRARIES = MODULES / "@node-llama-cpp/linux-x64/bins/linux-x64"
 
@@ -27,29 +30,11 @@ FILE_TYPES = {
     "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36,
     "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40, "Q2_0": 41,
 }
-U32, F32, STR, ARR, I32 = 4, 6, 8, 9, 5
-
-
-def text(s):
-    return struct.pack("<Q", len(s.encode())) + s.encode()
-
-
-def key(name, kind, value):
-    out = text(name) + struct.pack("<I", kind)
-    if kind == STR:
-        return out + text(value)
-    if kind == ARR:
-        of, values = value
-        out += struct.pack("<IQ", of, len(values))
-        return out + (b"".join(map(text, values)) if of == STR else struct.pack(f"<{len(values)}{'If'[of == F32]}", *values))
-    return out + struct.pack("<f" if kind == F32 else "<I", value)
-
-
 def write_model(path, arch="llama", layers=32, heads=8, kv_heads=2, embd=256, ffn=256, experts=0, tied=False, fused=False,
                 falcon=False, values=False, extra=()):
     """A model of few and small tensors; their order in the file is not that of the layers. Data: zeros,
     or with `values` some that look like weights, and a vocabulary, so that the library loads it."""
-    meta = [key("general.architecture", STR, arch)]
+    meta = [key("general.architecture", STRING, arch)]
     numbers = {"block_count": layers, "context_length": 64, "embedding_length": embd, "feed_forward_length": ffn,
                "attention.head_count": heads, "attention.head_count_kv": kv_heads,
                "rope.dimension_count": embd // heads}
@@ -62,9 +47,9 @@ def write_model(path, arch="llama", layers=32, heads=8, kv_heads=2, embd=256, ff
     vocabulary = 259 if values else 64
     if values:
         tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
-        meta += [key("tokenizer.ggml.model", STR, "llama"), key("tokenizer.ggml.tokens", ARR, (STR, tokens)),
-                 key("tokenizer.ggml.scores", ARR, (F32, [0.0] * 259)),
-                 key("tokenizer.ggml.token_type", ARR, (I32, [2, 3, 3] + [6] * 256))]
+        meta += [key("tokenizer.ggml.model", STRING, "llama"), key("tokenizer.ggml.tokens", ARRAY, (STRING, tokens)),
+                 key("tokenizer.ggml.scores", ARRAY, (F32, [0.0] * 259)),
+                 key("tokenizer.ggml.token_type", ARRAY, (I32, [2, 3, 3] + [6] * 256))]
     kv = embd // heads * kv_heads
     tensors = [("token_embd.weight", (embd, vocabulary)), ("output_norm.weight", (embd,))]
     if not tied:
@@ -88,7 +73,7 @@ def write_model(path, arch="llama", layers=32, heads=8, kv_heads=2, embd=256, ff
     head, at = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(meta)) + b"".join(meta), 0
     for name, dims in tensors:
         kind = 0 if len(dims) == 1 or "gate_inp" in name else 1
-        head += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, at)
+        head += tensor_info(name, "f16" if kind else "f32", dims[::-1], at)
         size = (2 if kind else 4)
         for d in dims:
             size *= d
@@ -105,7 +90,7 @@ def weights(name, dims):
     """As many half floats (or floats) as the tensor takes, padded: sums of uniforms, columns of their own size."""
     random_numbers = random.Random(name)
     if len(dims) == 1:
-        return struct.pack(f"<{dims[0]}f", *(1 + random_numbers.gauss(0, 0.1) for _ in range(dims[0])))
+        return floats([1 + random_numbers.gauss(0, 0.1) for _ in range(dims[0])])
     row = [random_numbers.gauss(0, 0.02) for _ in range(4 * dims[0] + 11)]
     scale = [10 if random_numbers.random() < 0.01 else 1 for _ in range(dims[0])]
     kind = "f" if "gate_inp" in name else "e"
@@ -139,7 +124,7 @@ MODELS = {
     "deci of 80 layers": {"arch": "deci", "layers": 80},
     "olmo of 80 layers": {"arch": "olmo", "layers": 80, "falcon": True},
     "olmoe of 80 layers": {"arch": "olmoe", "layers": 80},
-    "qwen2vl of 80 layers": {"arch": "qwen2vl", "layers": 80, "extra": [("rope.dimension_sections", ARR, (U32, [16, 24, 24, 0]))]},
+    "qwen2vl of 80 layers": {"arch": "qwen2vl", "layers": 80, "extra": [("rope.dimension_sections", ARRAY, (U32, [16, 24, 24, 0]))]},
     "mistral3 of 80 layers": {"arch": "mistral3", "layers": 80},
     "internlm2 of 80 layers": {"arch": "internlm2", "layers": 80},
     "phi3, fused": {"arch": "phi3", "layers": 32, "fused": True},
@@ -185,58 +170,19 @@ def compare(folder, title, shape, name, options):
     return False
 
 
-BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
-          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2),
-          34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18)}
-
-
-def read_tensors(path):
-    """name -> (type, dims, bytes), of a file whose keys this reader knows how to pass over"""
-    raw = path.read_bytes()
-    _, _, tensors, keys = struct.unpack_from("<4sIQQ", raw)
-    at = 24
-    sizes = {4: 4, 5: 4, 6: 4, 7: 1, 10: 8}
-
-    def take(form):
-        nonlocal at
-        (value,) = struct.unpack_from("<" + form, raw, at)
-        at += struct.calcsize("<" + form)
-        return value
-
-    def string():
-        nonlocal at
-        n = take("Q")
-        at += n
-        return raw[at - n : at].decode()
-
-    for _ in range(keys):
-        string()
-        kind = take("I")
-        of, n = (take("I"), take("Q")) if kind == ARR else (kind, 1)
-        for _ in range(n):
-            string() if of == STR else take(f"{sizes[of]}s")
-    infos = []
-    for _ in range(tensors):
-        name, dims = string(), [take("Q") for _ in range(take("I"))]
-        infos.append((name, dims, take("I"), take("Q")))
-    base = (at + 31) // 32 * 32
-    found = {}
-    for name, dims, kind, offset in infos:
-        elements, size = BLOCKS[kind]
-        found[name] = (kind, dims, raw[base + offset : base + offset + math.prod(dims) // elements * size])
-    return found
+def tensors_of(path):
+    return read_gguf(path)[1]
 
 
 def write_matrix(path, model):
     """An importance matrix in its .dat form, with an entry for all but embedding and output."""
     entries = []
-    for name, (_, dims, _) in read_tensors(model).items():
-        if name.startswith("blk.") and len(dims) > 1 and "gate_inp" not in name:
+    for name, (_, shape, _) in tensors_of(model).items():
+        if name.startswith("blk.") and len(shape) > 1 and "gate_inp" not in name:
             r = random.Random(name)
-            n = dims[0] * (dims[2] if len(dims) > 2 else 1)
-            entries.append(struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 4, n)
-                           + struct.pack(f"<{n}f", *(r.expovariate(1) * 4 for _ in range(n))))
-    path.write_bytes(struct.pack("<i", len(entries)) + b"".join(entries))
+            n = shape[-1] * (shape[0] if len(shape) > 2 else 1)
+            entries.append((name, 4, [r.expovariate(1) * 4 for _ in range(n)]))
+    path.write_bytes(dat(entries))
 
 
 # What neither needs a matrix nor has types that only others write.
@@ -260,9 +206,9 @@ def same_bytes(folder, model, name, options=(), ours=()):
     if said:
         print(f"FAILED: {name} {ours}: {said}")
         return False
-    got, want = read_tensors(mine), read_tensors(theirs)
+    got, want = tensors_of(mine), tensors_of(theirs)
     differ = [n for n in want if got.get(n) != want[n]]
-    if differ or got.keys() != want.keys() or list(got) != list(read_tensors(model)):
+    if differ or got.keys() != want.keys() or list(got) != list(tensors_of(model)):
         print(f"FAILED: {name} {ours}: {len(differ)} of {len(want)} tensors differ: {differ[:4]}")
         return False
     said = run(PEER, LIBRARIES, "load", mine)
