@@ -198,13 +198,13 @@ TEST_CASE("ggml: a search leaves zeros zero, and reaches what can be reached", "
 }
 
 TEST_CASE("ggml: a search finds the best of all scales that f16 has", "[ggml_best]") {
-  using Kind = best::Levels::Kind;
+  using LevelKind = best::Levels::Kind;
   const struct {
     const char* name;
     best::Levels levels;
-  } types[] = {{"q4_0", {Kind::Integers, -8, 7}},     {"q5_0", {Kind::Integers, -16, 15}},
-               {"q8_0", {Kind::Integers, -127, 127}}, {"q2_0", {Kind::Integers, -1, 2}},
-               {"tq2_0", {Kind::Integers, -1, 1}},    {"iq4_nl", {Kind::Iq4, -127, 113}}};
+  } types[] = {{"q4_0", {LevelKind::Integers, -8, 7}},     {"q5_0", {LevelKind::Integers, -16, 15}},
+               {"q8_0", {LevelKind::Integers, -127, 127}}, {"q2_0", {LevelKind::Integers, -1, 2}},
+               {"tq2_0", {LevelKind::Integers, -1, 1}},    {"iq4_nl", {LevelKind::Iq4, -127, 113}}};
   for (const char* kind : {"normal, deviation 0.02", "heavy tails", "one spike in 32"}) {
     const auto& rows = row_kinds();
     const auto of = std::find_if(rows.begin(), rows.end(),
@@ -258,7 +258,7 @@ TEST_CASE("ggml: trials of scales give the same numbers at every level", "[ggml_
   scale[3] = 0;
   scale[4] = 1e-40f;
   const auto all = [&](const float* weights) {
-    using Kind = best::Levels::Kind;
+    using LevelKind = best::Levels::Kind;
     const best::Values v{x.data(), weights, kCount};
     std::vector<float> out;
     const auto keep = [&](const std::vector<float>& of) {
@@ -269,8 +269,8 @@ TEST_CASE("ggml: trials of scales give the same numbers at every level", "[ggml_
     };
     std::vector<float> a(kMany), b(kMany), c(kMany);
     for (const best::Levels& range :
-         {best::Levels{Kind::Integers, -8, 7}, best::Levels{Kind::Iq4, -127, 113},
-          best::Levels{Kind::E2m1, -12, 12}}) {
+         {best::Levels{LevelKind::Integers, -8, 7}, best::Levels{LevelKind::Iq4, -127, 113},
+          best::Levels{LevelKind::E2m1, -12, 12}}) {
       best::fit_scales(range, v, offset.data(), kMany, a.data());
       keep(a);
       best::scale_errors(range, v, scale.data(), kMany, a.data());
