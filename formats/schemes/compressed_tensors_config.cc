@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "formats/json_reader.h"
 #include "formats/schemes/compressed_tensors.h"
+#include "formats/schemes/quantization_config.h"
 #include "lib/base/text.h"
 
 namespace wtool::compressed_tensors {
@@ -12,69 +12,6 @@ namespace {
 using nlohmann::json;
 
 constexpr Rule kConfigRule{"compressed-tensors.config"};
-
-// The longest config.json known, with every module of a large mixture of experts in its ignore
-// list, has about 1 MB. Values cost the parser up to 20 times their text.
-constexpr std::uint64_t kMaxConfigBytes = std::uint64_t{4} << 20;
-
-constexpr std::string_view kKey = "quantization_config", kOldKey = "compression_config",
-                           kTextModel = "text_config";  // of a model that also sees or hears
-
-struct ConfigText {
-  std::string where, text;
-  bool whole = false;  // a config.json, not the quantization_config alone
-};
-
-std::optional<ConfigText> find_text(const Model& model, Diagnostics& faults) {
-  if (const SideFile* side = model.side_file("config.json")) {
-    if (side->content->size() > kMaxConfigBytes) {
-      faults.note(side->content->name(), fmt::format("{} bytes are too many to look for a {} in",
-                                                     side->content->size(), kKey));
-      return std::nullopt;
-    }
-    const Buffer bytes = read_all({side->content, 0, side->content->size()});
-    return ConfigText{side->content->name(), std::string(as_text(bytes)), true};
-  }
-  const std::string_view text = model.catalog.meta.text(kKey);
-  if (text.empty() || text.size() > kMaxConfigBytes) return std::nullopt;
-  return ConfigText{fmt::format("{}: metadata '{}'", model.path, kKey), std::string(text), false};
-}
-
-// nullopt if it is no JSON, which is for others to complain about.
-std::optional<json> parse(const ConfigText& from, Diagnostics& faults) {
-  try {
-    // First without a tree: nesting is bounded there.
-    std::string copy = from.text;
-    JsonReader reader(copy);
-    reader.skip();
-    reader.finish();
-    return json::parse(from.text);
-  } catch (const JsonFault&) {
-    faults.note(from.where, fmt::format("not JSON, so no {} is known", kKey));
-    return std::nullopt;
-  } catch (const json::exception&) {
-    faults.note(from.where, fmt::format("not JSON, so no {} is known", kKey));
-    return std::nullopt;
-  }
-}
-
-const json* member(const json& of, std::string_view key) {
-  if (!of.is_object()) return nullptr;
-  const auto at = of.find(std::string(key));
-  return at == of.end() || at->is_null() ? nullptr : &*at;
-}
-std::string_view text_of(const json* value) {
-  return value && value->is_string() ? std::string_view(value->get_ref<const std::string&>())
-                                     : std::string_view();
-}
-
-const json* find_quantisation(const json& root, bool whole) {
-  if (!whole) return root.is_object() ? &root : nullptr;
-  for (const std::string_view key : {kKey, kOldKey})
-    if (const json* found = member(root, key)) return found;
-  const json* text_model = member(root, kTextModel);
-  return text_model ? member(*text_model, kKey) : nullptr;
-}
 
 // A group whose weights are integers; the others are not for this scheme to read.
 std::optional<WeightArgs> args_of(const json& group, std::string_view name,
@@ -107,16 +44,12 @@ std::optional<WeightArgs> args_of(const json& group, std::string_view name,
 }  // namespace
 
 ConfigKind read_config(const Model& model, Diagnostics& faults, Config& config) {
-  const auto from = find_text(model, faults);
-  if (!from) return ConfigKind::None;
-  const auto root = parse(*from, faults);
-  const json* found = root ? find_quantisation(*root, from->whole) : nullptr;
+  const auto found = QuantizationConfig::of(model, faults);
   if (!found) return ConfigKind::None;
-  const std::string_view method = text_of(member(*found, "quant_method"));
-  const json* groups = member(*found, "config_groups");
-  if (method.empty() ? groups == nullptr : method != "compressed-tensors")
+  const json* groups = member(found->body, "config_groups");
+  if (found->method.empty() ? groups == nullptr : found->method != "compressed-tensors")
     return ConfigKind::Foreign;
-  config.where = from->where;
+  config.where = found->where;
   if (groups && groups->is_object())
     for (const auto& [name, group] : groups->items())
       if (auto args = args_of(group, name, config.where, faults))

@@ -1,11 +1,11 @@
 // Reading compressed-tensors: which stored tensors are one weight, and whether they agree.
 #include <algorithm>
 #include <array>
-#include <unordered_map>
 
 #include <fmt/format.h>
 
 #include "formats/schemes/compressed_tensors.h"
+#include "formats/schemes/decoded.h"
 #include "lib/base/text.h"
 
 namespace wtool::compressed_tensors {
@@ -41,13 +41,7 @@ std::optional<Parts> parts_at(const Catalog& catalog, const TensorEntry& entry) 
   return out;
 }
 
-bool has_shape(const TensorEntry& t, std::initializer_list<std::uint64_t> shape) {
-  return std::ranges::equal(t.shape, shape);
-}
-
 // ---- each returns what is wrong, or nothing
-
-using Complaint = std::optional<std::string>;
 
 Complaint missing_part(const Parts& p) {
   if (!p.scale) return fmt::format("{} is missing", quoted(p.module + std::string(kScale)));
@@ -180,33 +174,6 @@ Complaint agree(const Parts& p, const Config& config, Layout& layout) {
 }
 
 // ---- recognising
-
-// Reasons to leave tensors plain without calling the file wrong: said once, with a count.
-class Notes {
- public:
-  void add(std::string_view reason, const TensorEntry& entry) {
-    const auto [at, fresh] = by_reason_.emplace(std::string(reason), lines_.size());
-    if (fresh)
-      lines_.push_back({std::string(reason), std::string(entry.name), 1});
-    else
-      ++lines_[at->second].count;
-  }
-  void tell(const std::string& where, Diagnostics& faults) const {
-    for (const Line& l : lines_)
-      faults.note(where, l.count == 1 ? fmt::format("tensor {} is shown as stored: {}",
-                                                    quoted(l.first), l.reason)
-                                      : fmt::format("{} tensors ({}, …) are shown as stored: {}",
-                                                    l.count, quoted(l.first), l.reason));
-  }
-
- private:
-  struct Line {
-    std::string reason, first;
-    std::size_t count;
-  };
-  std::vector<Line> lines_;
-  std::unordered_map<std::string, std::size_t> by_reason_;
-};
 
 class Recogniser {
  public:

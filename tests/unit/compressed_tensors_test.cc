@@ -14,136 +14,14 @@
 #include "lib/numeric/policy.h"
 #include "tests/catch.h"
 #include "tests/simd_levels.h"
+#include "tests/unit/scheme_models.h"
 
 namespace wtool {
 namespace {
 
-namespace fs = std::filesystem;
-
-// ---- golden data: NPY version 1, little-endian, C order; nothing else lies there
-
-struct Array {
-  Shape shape;
-  Buffer bytes;
-  template <class T>
-  std::vector<T> as() const {
-    std::vector<T> out(bytes.size() / sizeof(T));
-    std::memcpy(out.data(), bytes.data(), bytes.size());
-    return out;
-  }
-};
-
-Array load_npy(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string all((std::istreambuf_iterator<char>(file)), {});
-  INFO(path.string());
-  REQUIRE(all.size() > 10);
-  const std::size_t head =
-      10 + static_cast<unsigned char>(all[8]) + 256u * static_cast<unsigned char>(all[9]);
-  REQUIRE(all.size() >= head);
-  Array out;
-  std::size_t at = all.find("'shape': (") + 10;
-  while (all[at] != ')') {
-    out.shape.push_back(std::stoull(all.substr(at)));
-    while (all[at] != ',' && all[at] != ')') ++at;
-    while (all[at] == ',' || all[at] == ' ') ++at;
-  }
-  out.bytes = to_buffer(std::string_view(all).substr(head));
-  return out;
-}
-
-// The cases whose names begin so: those in the repository, and all where they are at hand.
-std::vector<fs::path> cases(std::string_view prefix) {
-  std::vector<fs::path> out;
-  for (const char* folder :
-       {"/testdata/compressed_tensors", "/../shared/golden/compressed_tensors"}) {
-    const fs::path root = std::string(WTOOL_SOURCE_DIR) + folder;
-    if (!fs::exists(root)) continue;
-    for (const auto& entry : fs::directory_iterator(root))
-      if (entry.path().filename().string().starts_with(prefix)) out.push_back(entry.path());
-  }
-  REQUIRE(!out.empty());
-  return out;
-}
-
-// ---- tensors and models in memory
-
-class Builder {
- public:
-  Builder& add(std::string_view name, DType dtype, const Shape& shape, const Buffer& bytes) {
-    lines_.push_back({std::string(name), dtype, shape, all_.size(), bytes.size()});
-    append(all_, Bytes(bytes));
-    return *this;
-  }
-  template <class T>
-  Builder& add(std::string_view name, DType dtype, const Shape& shape,
-               const std::vector<T>& values) {
-    Buffer bytes;
-    append(bytes, std::as_bytes(std::span(values)));
-    return add(name, dtype, shape, bytes);
-  }
-  Builder& config(std::string_view json) {
-    config_ = json;
-    return *this;
-  }
-  std::shared_ptr<Model> build() const {
-    auto model = std::make_shared<Model>();
-    model->path = "m";
-    Diagnostics faults;
-    Catalog& catalog = model->catalog;
-    const std::uint32_t source = catalog.add_source(from_memory("m.safetensors", all_));
-    for (const Line& l : lines_) {
-      TensorEntry e;
-      e.name = catalog.arena().text(l.name);
-      e.shape = catalog.arena().copy(ShapeView(l.shape));
-      e.dtype = l.dtype;
-      e.offset = l.offset;
-      e.bytes = l.bytes;
-      e.source = source;
-      catalog.add(e, 0, faults);
-    }
-    if (!config_.empty())
-      model->side.push_back({"config.json", from_memory("m/config.json", to_buffer(config_))});
-    return model;
-  }
-
- private:
-  struct Line {
-    std::string name;
-    DType dtype;
-    Shape shape;
-    std::uint64_t offset, bytes;
-  };
-  std::vector<Line> lines_;
-  Buffer all_;
-  std::string config_;
-};
-
 TensorPtr tensor_of(const Shape& shape, const std::vector<float>& values) {
   const auto model = Builder().add("x.weight", DType::F32, shape, values).build();
   return stored(model->catalog, model->catalog.entries()[0]);
-}
-
-// The one logical tensor in the model, opened.
-TensorPtr open_only(Model& model) {
-  Diagnostics faults;
-  const auto found = kCompressedTensors.recognise(model, faults);
-  REQUIRE(found.size() == 1);
-  LogicalTensor t;
-  t.name = model.catalog.arena().text(found[0].name);
-  t.scheme = &kCompressedTensors;
-  t.shape = model.catalog.arena().copy(ShapeView(found[0].shape));
-  t.count = static_cast<std::uint32_t>(found[0].parts.size());
-  t.hint = found[0].hint;
-  model.parts = found[0].parts;
-  return kCompressedTensors.open(model, t);
-}
-
-std::vector<float> values_of(const Tensor& tensor, const Box& box) {
-  std::vector<float> out(box.elements());
-  Scratch scratch;
-  read_f32(tensor, box, out, scratch);
-  return out;
 }
 
 // What a step writes, as execute() would put it down.
@@ -375,7 +253,7 @@ TEST_CASE("compressed-tensors: the error in the report is that of what a reader 
     for (std::size_t i = 0; i < ran.outputs.size(); ++i)
       builder.add(ran.outputs[i].name, ran.outputs[i].dtype, ran.outputs[i].shape, ran.bytes[i]);
     const auto model = builder.build();
-    const TensorPtr back = open_only(*model);
+    const TensorPtr back = open_only(kCompressedTensors, *model);
     REQUIRE(back->shape() == shape);
     const auto out = values_of(*back, back->whole());
     double error2 = 0, value2 = 0;
@@ -519,7 +397,7 @@ TEST_CASE("compressed-tensors: decoded values are the reference's", "[compressed
     for (const fs::path& dir : cases(kind.prefix)) {
       INFO(dir.string());
       const auto model = model_of(dir).config(kind.config).build();
-      const TensorPtr tensor = open_only(*model);
+      const TensorPtr tensor = open_only(kCompressedTensors, *model);
       const Array expected = load_npy(dir / "dequantized.npy");
       REQUIRE(tensor->shape() == expected.shape);
       CHECK(tensor->dtype() == DType::F32);
@@ -554,7 +432,7 @@ TEST_CASE("compressed-tensors: codes of 1 to 8 bits are unpacked along either di
               .add("m.weight_shape", DType::I64, {2}, shape)
               .add("m.weight_scale", DType::F32, {5, 1}, std::vector<float>(5, 1.0f))
               .build();
-      const TensorPtr by_row = open_only(*weight);
+      const TensorPtr by_row = open_only(kCompressedTensors, *weight);
       CHECK(values_of(*by_row, by_row->whole()) == signed_codes);
       const auto tail = values_of(*by_row, {4, 1, 33, 12});
       CHECK(std::equal(tail.begin(), tail.end(), signed_codes.begin() + 4 * 45 + 33));
@@ -567,7 +445,7 @@ TEST_CASE("compressed-tensors: codes of 1 to 8 bits are unpacked along either di
               .add("m.weight_scale", DType::F32, {5, 45}, std::vector<float>(5 * 45, 1.0f))
               .add("m.weight_zero_point", DType::I32, down.shape, down.bytes)
               .build();
-      const TensorPtr by_column = open_only(*zeros);
+      const TensorPtr by_column = open_only(kCompressedTensors, *zeros);
       auto lowest_minus = signed_codes;
       for (float& x : lowest_minus) x = -static_cast<float>(1u << (bits - 1)) - x;
       CHECK(values_of(*by_column, by_column->whole()) == lowest_minus);
@@ -689,7 +567,7 @@ TEST_CASE("compressed-tensors: without a config the shapes decide, where they ca
                               .shape = {2, 4},
                               .config = config_json(8, "channel", "null")}
                            .build();
-    const TensorPtr tensor = open_only(*model);
+    const TensorPtr tensor = open_only(kCompressedTensors, *model);
     CHECK(tensor->shape() == Shape{2, 4});
     const float scale = values_of(*tensor, tensor->whole())[0] / (0x34 - 128);
     CHECK(scale == Approx(0.7470588));  // 0x3F3F3F3F
@@ -744,7 +622,7 @@ TEST_CASE("compressed-tensors: the group index says which scale a column has",
   for (std::size_t c = 0; c < 64; ++c) index[c] = c % 2 == 0;
   {
     const auto model = Builder(b).add("m.weight_g_idx", DType::I32, {64}, index).build();
-    const auto values = values_of(*open_only(*model), {0, 1, 5, 3});
+    const auto values = values_of(*open_only(kCompressedTensors, *model), {0, 1, 5, 3});
     CHECK(values == std::vector<float>{7, 70, 7});
   }
   {
@@ -752,12 +630,14 @@ TEST_CASE("compressed-tensors: the group index says which scale a column has",
         Builder(b)
             .add("m.weight_g_idx", DType::I32, {64}, std::vector<std::int32_t>(64, -1))
             .build();
-    CHECK(values_of(*open_only(*model), {0, 1, 31, 2}) == std::vector<float>{7, 70});
+    CHECK(values_of(*open_only(kCompressedTensors, *model), {0, 1, 31, 2}) ==
+          std::vector<float>{7, 70});
   }
   for (const std::int32_t bad : {2, -2, -1}) {
     index[9] = bad;
     const auto model = Builder(b).add("m.weight_g_idx", DType::I32, {64}, index).build();
-    CHECK_THROWS_WITH(open_only(*model), Catch::Contains("of column 9 is not below the 2 groups"));
+    CHECK_THROWS_WITH(open_only(kCompressedTensors, *model),
+                      Catch::Contains("of column 9 is not below the 2 groups"));
   }
 }
 
@@ -770,7 +650,7 @@ TEST_CASE("compressed-tensors: int8 of one scale, of rows and of groups, with ze
     b.add("m.weight", DType::I8, {2, 4}, codes).add("m.weight_scale", DType::F32, scales, values);
     if (!zeros.empty()) b.add("m.weight_zero_point", DType::I8, scales, zeros);
     const auto model = b.build();
-    const TensorPtr t = open_only(*model);
+    const TensorPtr t = open_only(kCompressedTensors, *model);
     return values_of(*t, t->whole());
   };
   CHECK(open_with({1}, {0.5f}, {}) == std::vector<float>{-64, -0.5f, 0, 63.5f, 2.5f, 3, 3.5f, 4});

@@ -1,0 +1,101 @@
+"""Quantization schemes from the command line: a folder as its tool lays it down is one tensor to
+inspect, show and convert, and converts to the values worked out here from the written rules.
+Usage: schemes_test.py WTOOL SOURCE_DIR"""
+import json
+import os
+import struct
+import sys
+import unittest
+
+from weight_files import Command, write_safetensors
+
+GOLDEN = os.path.join(sys.argv[2], "testdata", "schemes")
+CODES = {"I32": "i", "F16": "e", "F32": "f", "U8": "B", "I8": "b", "I64": "q"}
+
+
+def npy(case, name):
+    """(shape, bytes) of a version 1 file in C order."""
+    with open(os.path.join(GOLDEN, case, name + ".npy"), "rb") as f:
+        data = f.read()
+    size = struct.unpack("<H", data[8:10])[0]
+    head = data[10:10 + size].decode()
+    shape = [int(x) for x in head.split("'shape': (")[1].split(")")[0].split(",") if x.strip()]
+    return shape, data[10 + size:]
+
+
+def values(dtype, data):
+    return struct.unpack("<%d%s" % (len(data) // struct.calcsize(CODES[dtype]), CODES[dtype]), data)
+
+
+def read_safetensors(path):
+    with open(path, "rb") as f:
+        size = struct.unpack("<Q", f.read(8))[0]
+        header = json.loads(f.read(size))
+        body = f.read()
+    return {n: (t["dtype"], t["shape"], body[slice(*t["data_offsets"])])
+            for n, t in header.items() if n != "__metadata__"}
+
+
+def f32(x):
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+class Schemes(Command):
+    def folder(self, config, tensors, metadata=None):
+        os.mkdir("model")
+        with open("model/config.json", "w") as f:
+            json.dump({"quantization_config": config}, f)
+        write_safetensors("model/model.safetensors", tensors, metadata)
+
+    def check(self, scheme, shape, expected, name="m.weight"):
+        """One tensor to inspect, show and convert; `expected` are its values, row by row."""
+        done = self.wtool("inspect", "model", "--json")
+        self.assertEqual(done.stderr, "")
+        mine = [t for t in json.loads(done.stdout)["tensors"] if t["scheme"] == scheme]
+        self.assertEqual([(t["name"], t["dtype"], t["shape"]) for t in mine], [(name, "f32", shape)])
+        last = ",".join(["1"] * (len(shape) - 1) + [":3"])
+        shown = [float(x) for x in self.wtool("show", "model", f"{name}[{last}]", "--to", "csv", "-o", "-").stdout.split()]
+        at = 0
+        for size in shape[:-1]:
+            at = at * size + 1
+        at *= shape[-1]
+        self.assertEqual([f32(x) for x in shown], list(expected[at:at + 3]))
+        for dtype, tag in (("f32", "F32"), ("bf16", "BF16")):
+            self.wtool("convert", "model", "--dtype", dtype, "-o", dtype + ".safetensors")
+            got = read_safetensors(dtype + ".safetensors")[name]
+            self.assertEqual(got[:2], (tag, shape))
+            if dtype == "f32":
+                self.assertEqual(values("F32", got[2]), tuple(expected))
+
+    def test_gptq(self):
+        case = "gptq_4bit_asym_40x256"
+        parts = {"m." + to: (dtype, *npy(case, file)) for to, file, dtype in (
+            ("qweight", "qweight", "I32"), ("qzeros", "qzeros_v1", "I32"), ("scales", "scales_f16", "F16"),
+            ("g_idx", "g_idx", "I32"))}
+        self.folder({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}, parts)
+        words = [w & 0xFFFFFFFF for w in values("I32", parts["m.qweight"][2])]
+        zeros = values("I32", npy(case, "zero_unpacked")[1])
+        scales = values("F16", parts["m.scales"][2])
+        expected = [((words[c // 8 * 40 + r] >> 4 * (c % 8) & 15) - zeros[r * 2 + c // 128]) * scales[c // 128 * 40 + r]
+                    for r in range(40) for c in range(256)]
+        self.check("gptq", [40, 256], expected)
+
+    def test_awq(self):
+        case = "awq_gemm_64x128"
+        self.folder({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"},
+                    {"m.qweight": ("I32", *npy(case, "qweight")), "m.qzeros": ("I32", *npy(case, "qzeros")),
+                     "m.scales": ("F16", *npy(case, "scales_f16"))})
+        self.check("awq", [64, 128], values("F32", npy(case, "dequantized")[1]))
+
+    def test_nan_scale_is_an_error_of_the_file(self):
+        case = "awq_gemm_64x128"
+        shape, scales = npy(case, "scales_f16")
+        self.folder({"quant_method": "awq", "bits": 4, "group_size": 128},
+                    {"m.qweight": ("I32", *npy(case, "qweight")), "m.qzeros": ("I32", *npy(case, "qzeros")),
+                     "m.scales": ("F16", shape, scales[:10] + b"\0\x7e" + scales[12:])})
+        error = self.refused("convert", "model", "--dtype", "f32", "-o", "x.safetensors", code=3)
+        self.assertEqual(error, "wtool: error: model/model.safetensors: tensor 'm.weight': scale [0, 5] is nan\n")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
