@@ -28,13 +28,16 @@ NameStyle style_of(const Model& model) {
 }
 
 // What llama-quantize records (llama_ftype): for a type that most tensors have.
-void set_gguf_keys(Job& job, const QuantizeRequest& request, bool any_blocks) {
+void set_gguf_keys(Job& job, const QuantizeRequest& request, const Options& o, bool any_blocks) {
+  Metadata known;
   const Choice& all = request.all.choice;
   const Mix* mix = request.all.mix;
   if (!mix && all.what == Choice::What::Cast) mix = find_mix(name_of(all.dtype));
-  if (mix) job.meta.set("general.file_type", mix->file_type);
-  if (any_blocks) job.meta.set("general.quantization_version", std::uint32_t{2});
-  if (request.importance) request.importance->record(job.meta);
+  if (mix) known.set("general.file_type", mix->file_type);
+  if (any_blocks) known.set("general.quantization_version", std::uint32_t{2});
+  if (request.importance) request.importance->record(known);
+  for (const MetaEntry& e : known)
+    if (!edits_key(o, e.key)) job.meta.set(e.key, e.value);
 }
 
 // Records the scheme where engines look for it: config.json, or the lone file's metadata.
@@ -137,7 +140,7 @@ ExitCode run(const Options& o, const Context& context) {
   planner.plan();
   if (!o.output.dry_run) check_something_to_do(job);
   const std::string config = record_config(job, planner, scheme);
-  if (gguf) set_gguf_keys(job, request, planner.any_blocks());
+  if (gguf) set_gguf_keys(job, request, o, planner.any_blocks());
   if ((o.types.fp16 || o.types.bf16) && !gguf) follow_dtype(job, request.all.choice.dtype);
   return finish(job, options, context,
                 {.verb = "quantize", .gates = gates, .quantization = config});

@@ -147,6 +147,16 @@ std::string contents(const std::string& path) {
 
 }  // namespace
 
+bool edits_key(const RewriteOptions& o, std::string_view key) {
+  const auto names = [&](const std::string& text, const char* option) {
+    return parse_assignment(text, option).key == key;
+  };
+  return std::ranges::find(o.unset, key) != o.unset.end() ||
+         std::ranges::any_of(o.set, [&](const std::string& t) { return names(t, "--set"); }) ||
+         std::ranges::any_of(o.set_file,
+                             [&](const std::string& t) { return names(t, "--set-file"); });
+}
+
 void edit_metadata(Metadata& meta, const RewriteOptions& o, bool typed) {
   for (const std::string& key : o.unset)
     if (!meta.erase(key))

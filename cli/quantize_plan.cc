@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <unordered_map>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
@@ -29,7 +31,23 @@ bool is_block(DType type) {
   return info(type).kind == Kind::Block;
 }
 
-std::string listed(const std::vector<std::string>& names, std::string_view between = ", ") {
+std::vector<std::string> folded_together(const std::vector<std::string>& names) {
+  std::vector<std::pair<std::string, std::size_t>> groups;
+  std::unordered_map<std::string, std::size_t> at;
+  for (const std::string& name : names) {
+    const auto [it, fresh] = at.emplace(folded(name), groups.size());
+    if (fresh) groups.emplace_back(name, 0);
+    auto& [shown, n] = groups[it->second];
+    if (++n == 2) shown = it->first;
+  }
+  std::vector<std::string> out;
+  for (const auto& [name, n] : groups) out.push_back(n > 1 ? fmt::format("{} x{}", name, n) : name);
+  return out;
+}
+
+// All the names while they are few; else those that differ in numbers only as one.
+std::string listed(std::vector<std::string> names, std::string_view between = ", ") {
+  if (names.size() > kShown) names = folded_together(names);
   const std::size_t n = std::min(names.size(), kShown);
   std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + n, between));
   if (names.size() > n) text += fmt::format("{}and {} more", between, names.size() - n);
@@ -233,6 +251,7 @@ std::optional<DType> QuantizePlanner::fitting(const LogicalTensor& t, DType type
   const auto other = fallback_type(type, columns);
   if (other && request_.fallback) return other;
   misfit_ = true;
+  offered_ |= other.has_value();
   refuse(t, fmt::format("rows of {} are not a multiple of {}, the block of {}{}", columns, block,
                         name_of(type),
                         other ? fmt::format(" (--fallback: {})", name_of(*other))
@@ -246,6 +265,7 @@ QuantizeOptions QuantizePlanner::weigh(const LogicalTensor& t, DType type, std::
   if (!request_.importance) return options;
   if (!find_quantizer(type)->weighted) {
     state = "ignored";
+    ++unmoved_;
     return options;
   }
   const Importance& matrix = request_.importance->matrix();
@@ -265,7 +285,7 @@ QuantizeOptions QuantizePlanner::weigh(const LogicalTensor& t, DType type, std::
     if (!forgiven) unforgiven_.push_back(misfit ? misfits_.back() : unweighted_.back());
     return options;
   }
-  state = "used";
+  state = kImportanceUsed;
   ++weighted_;
   options.importance = [file = request_.importance, entry](std::uint64_t first,
                                                            std::span<float> out) {
@@ -275,29 +295,44 @@ QuantizeOptions QuantizePlanner::weigh(const LogicalTensor& t, DType type, std::
 }
 
 void QuantizePlanner::check_importance() const {
+  const std::string& path = request_.importance->path();
+  const std::size_t entries = request_.importance->matrix().entries().size();
   if (weighted_ == 0 && !misfits_.empty())
-    throw Error(Fault::Usage, "no entry fits this model: " + listed(misfits_)).in("--imatrix");
-  if (weighted_ == 0 && !unweighted_.empty())
-    throw Error(Fault::Usage,
-                fmt::format("none of its {} entries belongs to a tensor that it could weigh",
-                            request_.importance->matrix().entries().size()))
-        .in("--imatrix")
-        .hint("entries go by tensor names, here " + listed(unweighted_));
+    throw Error(Fault::Usage, "no entry fits this model: " + listed(misfits_)).in(path);
+  if (entries > 0 && strangers().size() == entries)
+    throw Error(Fault::Usage, fmt::format("none of its {} entries belongs to a tensor", entries))
+        .in(path)
+        .hint("entries go by tensor names, here " +
+              listed(unweighted_.empty() ? std::vector{quoted(job_.fates[0].name)} : unweighted_));
   const Mix* mix = request_.all.mix;
   const bool needed = mix && mix->needs_importance;
   if (!unforgiven_.empty() && (request_.require_importance || needed))
-    throw Error(Fault::Usage, "nothing that fits: " + listed(unforgiven_))
-        .in("--imatrix")
+    throw Error(Fault::Usage, "nothing that fits " + listed(unforgiven_))
+        .in(path)
         .hint(needed ? fmt::format("{} needs it; -T gives these another type", mix->name)
                      : "without --require-imatrix they are quantized unweighted");
 }
 
+// Entries that name no tensor: signs of another model's matrix.
+std::vector<std::string> QuantizePlanner::strangers() const {
+  std::unordered_set<std::string_view> names;
+  for (const Fate& f : job_.fates) names.insert({f.name, f.source});
+  std::vector<std::string> out;
+  for (const Importance::Entry& e : request_.importance->matrix().entries())
+    if (!names.contains(e.name)) out.push_back(quoted(e.name));
+  return out;
+}
+
 void QuantizePlanner::remark_importance() {
-  job_.remarks.push_back(fmt::format("importance matrix: {} tensors weighted by it", weighted_));
+  job_.remarks.push_back(
+      fmt::format("importance matrix: {} tensors weighted by it{}", weighted_,
+                  unmoved_ ? fmt::format(", {} of types that make no use of one", unmoved_) : ""));
   if (!unweighted_.empty())
     job_.remarks.push_back("importance matrix: no entry for " + listed(unweighted_));
   if (!misfits_.empty())
     job_.remarks.push_back("importance matrix: another shape than " + listed(misfits_));
+  if (const auto unknown = strangers(); !unknown.empty())
+    job_.remarks.push_back("importance matrix: entries without a tensor: " + listed(unknown));
 }
 
 // ---- Integers with scales
@@ -357,9 +392,10 @@ void QuantizePlanner::refuse_all() const {
     lines.push_back(fmt::format("{} {}: {}", r.names.size() > 1 ? "tensors" : "tensor",
                                 listed(r.names), r.why));
   throw Error(Fault::Usage, listed(lines, "; "))
-      .hint(again_    ? "--requantize does it all the same"
-            : misfit_ ? "--fallback stores the types in brackets; -T 'NAME=TYPE' chooses others"
-                      : "--fallback keeps them as they are; -T 'NAME=TYPE' chooses another type");
+      .hint(again_     ? "--requantize does it all the same"
+            : offered_ ? "--fallback stores the types in brackets; -T 'NAME=TYPE' chooses others"
+            : misfit_  ? "-T 'NAME=TYPE' chooses another type, 'NAME=keep' leaves a tensor as it is"
+                       : "--fallback keeps them as they are; -T 'NAME=TYPE' chooses another type");
 }
 
 }  // namespace wtool

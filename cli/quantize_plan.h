@@ -17,6 +17,7 @@ class ImportanceFile {
   // Opens and looks at all of it; throws BadFile if it is none.
   ImportanceFile(const std::string& path, const Context& context);
 
+  const std::string& path() const noexcept { return path_; }
   const Importance& matrix() const noexcept { return matrix_; }
   // llama-quantize's keys, and the digest of the file.
   void record(Metadata& meta) const;
@@ -74,6 +75,7 @@ class QuantizePlanner {
   void refuse(const LogicalTensor& t, const std::string& why);
   void refuse_all() const;
   void check_importance() const;
+  std::vector<std::string> strangers() const;
   void remark_importance();
 
   Job& job_;
@@ -90,11 +92,11 @@ class QuantizePlanner {
     std::string why;
     std::vector<std::string> names;
   };
-  std::vector<Refusal> refused_;                   // by reason
-  std::vector<std::string> unweighted_, misfits_;  // names; misfits with both numbers
-  std::vector<std::string> unforgiven_;            // of both, what --require-imatrix wants
-  std::size_t weighted_ = 0, already_ = 0;
-  bool embedding_ = false, any_blocks_ = false, again_ = false, misfit_ = false;
+  std::vector<Refusal> refused_;                          // by reason
+  std::vector<std::string> unweighted_, misfits_;         // names; misfits with both numbers
+  std::vector<std::string> unforgiven_;                   // of both, what --require-imatrix wants
+  std::size_t weighted_ = 0, unmoved_ = 0, already_ = 0;  // unmoved: of types without weights
+  bool embedding_ = false, any_blocks_ = false, again_ = false, misfit_ = false, offered_ = false;
 };
 
 }  // namespace wtool

@@ -240,6 +240,8 @@ Asked asked_for(const TypeOptions& o, bool gguf) {
 
 std::vector<Override> rules_of(const TypeOptions& o, const Model& model, NameStyle style, bool gguf,
                                bool allow_unmatched) {
+  if (o.leave_output && !o.output_type.empty())
+    throw Error(Fault::Usage, "choose one of --leave-output-tensor, --output-tensor-type");
   std::vector<Override> rules;
   if (!o.recipe.empty()) add_recipe(rules, o.recipe, model, gguf, allow_unmatched);
   for (const std::string& text : o.types) {

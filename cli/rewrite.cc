@@ -280,11 +280,50 @@ void list_saturated(Job& job, const Report& report) {
       job.remarks.push_back(fmt::format("saturated: {} values of '{}'", n, row.tensor));
 }
 
+// Rows of the table may be cut off: these tensors are named all the same.
+void list_fallback_blocks(Job& job, const Report& report) {
+  std::string text;
+  for (const Row& row : report.rows)
+    if (const std::uint64_t n = count_in(row, kFallbackBlocks.name); n > 0)
+      text += fmt::format("{}{} in '{}'", text.empty() ? "" : ", ", n, row.tensor);
+  if (!text.empty())
+    job.remarks.push_back("blocks quantized unweighted, since their weighted fit was not finite: " +
+                          text);
+}
+
 bool holds(double value, const std::string& op, double limit) {
   if (op == "<=") return value <= limit;
   if (op == "<") return value < limit;
   if (op == ">=") return value >= limit;
   return value > limit;
+}
+
+constexpr std::string_view kMetrics[] = {
+    "rel_rmse", "sqnr_db", "max_error",         "max_steps",
+    "cos",      "clipped", "weighted_rel_rmse", "fallback_blocks"};
+
+// A gate with nothing to judge is a mistake that must not pass for a good result.
+[[noreturn]] void no_such_metric(const Gate& gate, std::string hint) {
+  throw Error(Fault::Usage, fmt::format("--gate {}: no tensor here has a {}; nothing was written",
+                                        quoted(gate.text), gate.metric))
+      .hint(std::move(hint));
+}
+
+// What is known before any work: only an importance matrix makes weighted errors.
+void check_gates(const Job& job, std::span<const Gate> gates) {
+  const bool weighted =
+      std::ranges::any_of(job.fates, [](const Fate& f) { return f.importance == kImportanceUsed; });
+  for (const Gate& g : gates)
+    if (!weighted && (g.metric == kWeightedRmse.name || g.metric == kFallbackBlocks.name))
+      no_such_metric(g, "tensors weighted by an --imatrix have it");
+}
+
+std::string metrics_in(const Report& report) {
+  std::vector<std::string_view> there;
+  for (const std::string_view metric : kMetrics)
+    if (std::ranges::any_of(report.rows, [&](const Row& r) { return r.find(metric); }))
+      there.push_back(metric);
+  return fmt::format("there is {}", fmt::join(there, ", "));
 }
 
 Outcome::GateResult judge_gate(const Gate& gate, const Report& report) {
@@ -302,11 +341,12 @@ Outcome::GateResult judge_gate(const Gate& gate, const Report& report) {
     sum += v;
     ++n;
   }
+  if (n == 0) no_such_metric(gate, metrics_in(report));
   if (gate.fold == "mean") {
-    out.value = n ? sum / static_cast<double>(n) : 0;
+    out.value = sum / static_cast<double>(n);
     out.tensor.clear();
   }
-  out.passed = n == 0 || holds(out.value, gate.op, gate.limit);
+  out.passed = holds(out.value, gate.op, gate.limit);
   return out;
 }
 
@@ -468,9 +508,6 @@ void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before
 }
 
 Gate parse_gate(const std::string& text) {
-  static constexpr std::string_view kMetrics[] = {
-      "rel_rmse", "sqnr_db", "max_error",         "max_steps",
-      "cos",      "clipped", "weighted_rel_rmse", "fallback_blocks"};
   const auto malformed = [&](std::string why, std::string hint) -> Error {
     return Error(Fault::Usage, fmt::format("--gate {}: {}", quoted(text), why))
         .hint(std::move(hint));
@@ -499,7 +536,7 @@ Gate parse_gate(const std::string& text) {
   }
   const char* first = s.data() + at;
   const auto [end, code] = std::from_chars(first, s.data() + s.size(), gate.limit);
-  if (code != std::errc() || end != s.data() + s.size() || first == end)
+  if (code != std::errc() || end != s.data() + s.size() || first == end || std::isnan(gate.limit))
     throw malformed("the limit is no number", kHint);
   return gate;
 }
@@ -589,6 +626,7 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   job.plan.side = job.side;
   const Placement placement = place_or_advise(job);
   check_report(job, o);
+  check_gates(job, how.gates);
   if (o.output.dry_run) {
     const Outcome plan{job, placement, {}, how, true, {}};
     write_json_report(plan, o, context);
@@ -604,6 +642,7 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   progress.done();
   judge_values(job, report, o.saturate);
   list_saturated(job, report);
+  list_fallback_blocks(job, report);
   Outcome outcome{job, placement, report, how, false, {}};
   bool passed = true;
   for (const Gate& g : how.gates) {

@@ -33,6 +33,8 @@ struct RewriteOptions {
 };
 void add_rewrite_options(CLI::App& app, RewriteOptions& options);
 
+inline constexpr std::string_view kImportanceUsed = "used";  // of Fate::importance
+
 // What happens to one logical tensor, or to one stored part of it that is copied.
 struct Fate {
   std::string name;             // in the output; of a scheme's tensors, the logical name
@@ -86,6 +88,8 @@ struct Finish {
   std::vector<Gate> gates;
   std::string quantization;  // quantization_config as JSON text, or ""
 };
+// "model.layers.7.mlp" and "model.layers.8.mlp" are one line of a list: digits become '*'.
+std::string folded(std::string_view name);
 std::string kept_reasons(const Job& job);  // "65 norm, 1 embedding"
 // Checks, cuts into files, then prints the plan (--dry-run), or runs it, judges the report and
 // commits.
@@ -103,6 +107,8 @@ void follow_dtype(Job& job, DType to);
 
 // cli/metadata_edit.cc: applies --unset, --set, --set-file in this order.
 void edit_metadata(Metadata& meta, const RewriteOptions& options, bool typed);
+// Whether one of them names the key: then what the user says stands.
+bool edits_key(const RewriteOptions& options, std::string_view key);
 
 // cli/metadata_file.cc: the metadata of an NPY folder.
 inline constexpr std::string_view kMetadataFile = "wtool-metadata.json";

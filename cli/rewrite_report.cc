@@ -35,20 +35,6 @@ double bits_per_weight(const Totals& t) {
                          : 8 * static_cast<double>(t.bytes_out) / static_cast<double>(t.elements);
 }
 
-// "model.layers.7.mlp" and "model.layers.8.mlp" are one line of a list: digits become '*'.
-std::string folded(std::string_view name) {
-  std::string out;
-  for (std::size_t i = 0; i < name.size();) {
-    const auto end = std::min(name.find('.', i), name.size());
-    const std::string_view part = name.substr(i, end - i);
-    const bool number = !part.empty() && part.find_first_not_of("0123456789") == part.npos;
-    out += number ? std::string_view("*") : part;
-    if (end < name.size()) out += '.';
-    i = end + 1;
-  }
-  return out;
-}
-
 struct Group {
   std::string name, from, to, why;
   Shape shape;
@@ -137,14 +123,25 @@ std::vector<const Column*> extra_columns(std::span<const Row* const> rows) {
   return out;
 }
 
+// Where the table is too wide, what says least goes first and the names stay whole: no fallback is
+// no news, SQNR is the error again in decibels.
+int room_for(const Column& extra, std::span<const Row* const> rows) {
+  const bool weighted = rows.front()->find(kWeightedRmse.name) != nullptr;
+  if (extra.name == kExactRmse.name) return weighted ? 2 : 0;
+  if (extra.name != kFallbackBlocks.name) return 0;
+  return std::ranges::any_of(rows, [](const Row* r) { return metric(*r, kFallbackBlocks) > 0; })
+             ? 1
+             : 6;
+}
+
 Table error_table(std::span<const Row* const> rows, std::string title) {
   const auto extra = extra_columns(rows);
   std::vector<Table::Column> heads{{std::move(title)}, {"rel_rmse", true}};
-  for (const Column* c : extra) heads.push_back({std::string(c->title), true});
-  heads.insert(heads.end(), {{"SQNR dB", true},
-                             {"max|err|/step", true},
-                             {"cos", true},
-                             {"histogram of error", false, 4}});
+  for (const Column* c : extra) heads.push_back({std::string(c->title), true, room_for(*c, rows)});
+  heads.insert(heads.end(), {{"SQNR dB", true, 5},
+                             {"max|err|/step", true, 3},
+                             {"cos", true, 4},
+                             {"histogram of error", false, 7}});
   Table table(std::move(heads));
   const auto cell = [](const Row* r, const Column& c, fmt::format_string<double> form) {
     return r->find(c.name) ? fmt::format(form, metric(*r, c)) : "";
@@ -274,6 +271,19 @@ void write_files(JsonWriter& w, const Outcome& o) {
 }
 
 }  // namespace
+
+std::string folded(std::string_view name) {
+  std::string out;
+  for (std::size_t i = 0; i < name.size();) {
+    const auto end = std::min(name.find('.', i), name.size());
+    const std::string_view part = name.substr(i, end - i);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == part.npos;
+    out += number ? std::string_view("*") : part;
+    if (end < name.size()) out += '.';
+    i = end + 1;
+  }
+  return out;
+}
 
 std::string kept_reasons(const Job& job) {
   std::vector<std::pair<std::string, std::size_t>> reasons;

@@ -150,7 +150,7 @@ std::string diagnose(const Source& source) {
     return fmt::format("holds only zeros ({} bytes): a download that has not arrived yet?",
                        source.size());
   if (is_text(head)) return "is a text file, not weights";
-  return "is no safetensors, GGUF or NPY file";
+  return "is no safetensors, GGUF, NPY or imatrix file";
 }
 
 }  // namespace wtool

@@ -13,6 +13,7 @@ import os
 import pathlib
 import random
 import struct
+import subprocess
 import sys
 import unittest
 
@@ -154,6 +155,11 @@ class Mixes(Command):
         self.assertEqual(types["blk.1.attn_q.weight"], ("f32", "not selected"))
         self.assertEqual(types["blk.0.attn_q.weight"][0], "q4_0")
 
+    def test_two_wishes_for_the_output_are_refused(self):
+        self.model()
+        self.refused("quantize", "--type", "q4_0", "--leave-output-tensor", "--output-tensor-type", "q8_0", "m.gguf",
+                     saying=["choose one of --leave-output-tensor, --output-tensor-type"])
+
     # --- refusals ----------------------------------------------------------------------------
 
     def test_unknown_and_unwritable_types(self):
@@ -187,6 +193,13 @@ class Mixes(Command):
         self.refused("quantize", "-T", "odder=nvfp4", "--fallback", "m.gguf", saying=["rows of 40", "no fallback"])
         self.assertIn("q5_0, not q4_k", self.wtool("quantize", "--type", "q4_k_m", "--fallback", "m.gguf", "-f").stdout)
 
+    def test_many_misfits_are_all_named_and_hints_help(self):
+        self.model(extra={f"blk.{i}.odd.weight": weights(2, 40) for i in range(30)})
+        said = self.refused("quantize", "--type", "q4_k_m", "m.gguf", saying=["'blk.*.odd.weight' x30", "--fallback: f16"])
+        self.assertNotIn("more", said)
+        said = self.refused("quantize", "--type", "nvfp4", "--fallback", "m.gguf", saying=["no fallback", "-T 'NAME=TYPE'"])
+        self.assertNotIn("brackets", said)
+
     def test_again_needs_requantize(self):
         self.model()
         self.wtool("quantize", "--type", "q8_0", "m.gguf", "-o", "q.gguf")
@@ -210,6 +223,28 @@ class Mixes(Command):
         said = self.wtool("quantize", "--type", "q4_k_m", "m.gguf", "--gate", "max(rel_rmse) <= 0.001", code=1).stdout
         self.assertIn("FAILED", said)
         self.assertFalse(os.path.exists("m-q4_k_m.gguf"))
+
+    def test_a_gate_without_anything_to_judge_is_an_error(self):
+        tensors = self.model()
+        quantize = ("quantize", "--type", "q4_k_m", "m.gguf")
+        self.refused(*quantize, "--gate", "max(max_steps) <= 1", saying=["no tensor here has a max_steps", "rel_rmse, sqnr_db", "cos"])
+        for metric in ("weighted_rel_rmse", "fallback_blocks"):  # known from headers
+            for more in ((), ("-n",)):
+                self.refused(*quantize, *more, "--gate", f"max({metric}) <= 1", saying=[f"has a {metric}", "--imatrix"])
+        self.refused(*quantize, "--gate", "max(rel_rmse) <= nan", saying=["no number"])
+        self.matrix(tensors)
+        self.wtool(*quantize, "--imatrix", "i.dat", "--gate", "max(fallback_blocks) <= 0", "--gate", "max(weighted_rel_rmse) <= 1")
+        self.wtool("quantize", "--type", "q8_0", "m.gguf", "--gate", "max(max_steps) <= 1")
+
+    def test_the_table_fits_narrow_terminals_with_whole_names(self):
+        self.matrix(self.model())
+        for columns in ("60", "80"):
+            done = subprocess.run([self.program, "quantize", "--type", "q4_k_m", "m.gguf", "-f", "--imatrix", "i.dat"],
+                                  capture_output=True, text=True, env=os.environ | {"COLUMNS": columns, "LC_ALL": "C.UTF-8"})
+            table = done.stdout.split("worst by relative error")[1].split("importance matrix")[0]
+            self.assertIn("\nblk.0.attn_q.weight ", table)
+            self.assertIn("weighted", table)
+            self.assertLessEqual(max(len(line) for line in table.split("\n")), int(columns))
 
     # --- formats -----------------------------------------------------------------------------
 
@@ -281,6 +316,15 @@ class Mixes(Command):
             all_tensors += list(tensors)
         self.assertEqual(all_tensors, list(source))
 
+    def test_what_set_and_unset_say_stands(self):
+        self.matrix(self.model())
+        self.wtool("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "i.dat", "-o", "o.gguf", "--set",
+                   "quantize.imatrix.file=mine", "--unset", "general.file_type")
+        keys, _ = read_gguf("o.gguf")
+        self.assertEqual(keys["quantize.imatrix.file"], (8, "mine"))
+        self.assertNotIn("general.file_type", keys)
+        self.assertIn("wtool.imatrix.sha256", keys)
+
     # --- importance matrices -----------------------------------------------------------------
 
     def matrix(self, tensors, path="i.dat", **changes):
@@ -328,12 +372,37 @@ class Mixes(Command):
         self.matrix(tensors)
         self.wtool("quantize", "--type", "q2_k_s", "m.gguf", "--imatrix", "i.dat", "--require-imatrix")
 
+    def test_blocks_without_a_finite_weighted_fit_are_counted_and_named(self):
+        golden = pathlib.Path(__file__).resolve().parents[2] / "testdata" / "ggml"  # row 53: one block
+        row = (golden / "input.f32").read_bytes()[53 * 512 * 4 : 54 * 512 * 4]
+        sums = struct.unpack("<512f", (golden / "imatrix.f32").read_bytes())
+        tensors = self.model(extra={"blk.0.huge.weight": ("f32", [2, 512], row + noise(512))})
+        write_imatrix("i.dat", self.matrix(tensors) | {"blk.0.huge.weight": [2 * s for s in sums]})
+        done = self.wtool("quantize", "--type", "q4_1", "m.gguf", "--imatrix", "i.dat", "--json")
+        report = json.loads(done.stdout)
+        blocks = {t["name"]: t.get("fallback_blocks") for t in report["tensors"]}
+        self.assertEqual(blocks["blk.0.huge.weight"], 1)
+        self.assertEqual(blocks["blk.0.attn_q.weight"], 0)
+        self.assertTrue(any("not finite" in r and "in 'blk.0.huge.weight'" in r for r in report["remarks"]), report["remarks"])
+
+    def test_types_that_ignore_a_matrix_take_one(self):
+        self.matrix(self.model())
+        for kind in ("tq2_0", "q8_0"):
+            said = self.wtool("quantize", "--type", kind, "m.gguf", "--imatrix", "i.dat").stdout
+            self.assertIn("make no use of one", said)
+
+    def test_entries_without_a_tensor_are_listed(self):
+        entries = self.matrix(self.model())
+        write_imatrix("i.dat", entries | {"blk.7.attn_q.weight": [1.0] * 256})
+        said = self.wtool("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "i.dat").stdout
+        self.assertIn("entries without a tensor: 'blk.7.attn_q.weight'", said)
+
     def test_a_matrix_of_another_model_is_refused(self):
         self.model()
         write_imatrix("i.dat", {"blk.0.nothing.weight": [1.0] * 256})
-        self.refused("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "i.dat", saying=["none of its 1 entries"])
+        self.refused("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "i.dat", saying=["i.dat: none of its 1 entries"])
         write_imatrix("i.dat", {"blk.0.attn_q.weight": [1.0] * 512})
-        self.refused("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "i.dat", saying=["blk.0.attn_q.weight", "512", "256"])
+        self.refused("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "i.dat", saying=["i.dat: no entry fits", "blk.0.attn_q.weight", "512", "256"])
         self.refused("quantize", "--type", "q4_k_m", "m.gguf", "--imatrix", "none.dat", saying=["none.dat"], code=4)
         self.refused("quantize", "--type", "q4_k_m", "m.gguf", "--require-imatrix", saying=["--imatrix FILE"])
 

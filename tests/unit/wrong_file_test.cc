@@ -95,8 +95,8 @@ TEST_CASE("an empty, cut or not yet arrived download is named", "[wrong_file]") 
   CHECK(says("\x93NUM") == "is cut short: 4 bytes, the beginning of a NPY file");
   CHECK(says(std::string(9000, '\0')) ==
         "holds only zeros (9000 bytes): a download that has not arrived yet?");
-  CHECK(says(std::string(9000, '\0') + "x") == "is no safetensors, GGUF or NPY file");
-  CHECK(says("\x01\x02\x03\xff\xfe\x80") == "is no safetensors, GGUF or NPY file");
+  CHECK(says(std::string(9000, '\0') + "x") == "is no safetensors, GGUF, NPY or imatrix file");
+  CHECK(says("\x01\x02\x03\xff\xfe\x80") == "is no safetensors, GGUF, NPY or imatrix file");
 }
 
 TEST_CASE("no more than a few kilobytes of a huge file are read", "[wrong_file]") {
