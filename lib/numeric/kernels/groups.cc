@@ -47,6 +47,9 @@ struct GroupKernels {
   // where there are several groups, `len` is a multiple of 16.
   void (*codes)(const float* in, std::size_t groups, std::size_t len, const float* scales,
                 const Grid& grid, std::uint8_t* out, Sums& sums) noexcept;
+  // Pairs of 4-bit codes, one in each byte, to bytes: the first in the low half. n is a multiple
+  // of 2.
+  void (*pack_nibbles)(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept;
 };
 
 }  // namespace
@@ -219,7 +222,23 @@ static void codes(const float* in, std::size_t groups, std::size_t len, const fl
   store_lanes(lanes, sums);
 }
 
-constexpr GroupKernels kGroups{&largest, &codes};
+static void pack_nibbles(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept {
+  constexpr hn::ScalableTag<std::uint16_t> kPairs;
+  constexpr hn::Repartition<std::uint8_t, decltype(kPairs)> kBytes;
+  constexpr hn::Rebind<std::int16_t, decltype(kPairs)> kSigned;
+  constexpr hn::Rebind<std::uint8_t, decltype(kPairs)> kHalf;
+  std::size_t i = 0;
+  for (; i + hn::MaxLanes(kBytes) <= n; i += hn::MaxLanes(kBytes)) {
+    const auto pairs = hn::BitCast(kPairs, hn::LoadU(kBytes, codes + i));
+    const auto packed =
+        hn::And(hn::Or(pairs, hn::ShiftRight<4>(pairs)), hn::Set(kPairs, std::uint16_t{0xFF}));
+    hn::StoreU(hn::DemoteTo(kHalf, hn::BitCast(kSigned, packed)), kHalf,
+               reinterpret_cast<std::uint8_t*>(out) + i / 2);
+  }
+  for (; i < n; i += 2) out[i / 2] = static_cast<std::byte>(codes[i] | codes[i + 1] << 4);
+}
+
+constexpr GroupKernels kGroups{&largest, &codes, &pack_nibbles};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace wtool
@@ -260,22 +279,12 @@ void codes_scalar(const float* in, std::size_t groups, std::size_t len, const fl
       code_scalar(in[i], scales[g], grid, i % kStripes, out[i], sums);
 }
 
-constexpr GroupKernels kScalar{&largest_scalar, &codes_scalar};
-
-// Pairs of 4-bit codes, one in each byte, to bytes: the first in the low half. n is a multiple
-// of 2.
-void pack_nibbles(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept {
-  std::size_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    std::uint64_t x;
-    std::memcpy(&x, codes + i, sizeof x);
-    x = (x | x >> 4) & 0x00FF00FF00FF00FF;
-    x = (x | x >> 8) & 0x0000FFFF0000FFFF;
-    const auto packed = static_cast<std::uint32_t>(x | x >> 16);
-    std::memcpy(out + i / 2, &packed, sizeof packed);
-  }
-  for (; i < n; i += 2) out[i / 2] = static_cast<std::byte>(codes[i] | codes[i + 1] << 4);
+void pack_scalar(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept {
+  for (std::size_t i = 0; i < n; i += 2)
+    out[i / 2] = static_cast<std::byte>(codes[i] | codes[i + 1] << 4);
 }
+
+constexpr GroupKernels kScalar{&largest_scalar, &codes_scalar, &pack_scalar};
 
 // Rounds scales to the type they are stored in.
 class ScaleType {
@@ -376,7 +385,7 @@ class Quantizer {
     } else {
       kernels_.codes(in, groups, len, steps_.data(), grid_, unpaired_.data(), sums_);
       if (n % 2 != 0) unpaired_[n] = 0;
-      pack_nibbles(unpaired_.data(), n + n % 2, out);
+      kernels_.pack_nibbles(unpaired_.data(), n + n % 2, out);
     }
     turn(sums_, n);
   }
