@@ -10,12 +10,13 @@
 //   X.weight_g_idx       i32 [in], the group of each column; if groups are not in order
 // int-quantized, naive-quantized: X.weight i8 [out, in], X.weight_scale as above,
 //   X.weight_zero_point  i8, shaped as the scale; if asymmetric
+// Weights of floats are described in compressed_tensors_float.cc.
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "lib/model/model.h"
+#include "formats/schemes/decoded.h"
 
 namespace wtool::compressed_tensors {
 
@@ -29,13 +30,15 @@ inline constexpr std::uint64_t kWordBits = 32;
 struct WeightArgs {
   unsigned bits = 0;  // 1 … 8
   bool symmetric = true;
-  std::uint64_t group = 0;  // 0: one scale for a row, or for all
+  std::uint64_t group = 0;                       // 0: one scale for a row, or for all
+  std::uint64_t block_rows = 0, block_cols = 0;  // 0: not in blocks of rows and columns
   std::vector<std::string> targets;
 };
-// The integer part of a quantization_config.
+// A quantization_config.
 struct Config {
-  std::string where;  // the file it comes from, for messages
-  std::vector<WeightArgs> groups;
+  std::string where;                       // the file it comes from, for messages
+  std::vector<WeightArgs> groups, floats;  // of integers, of floats
+  std::vector<std::string> ignore;
 };
 
 enum class ConfigKind : std::uint8_t { None, Ours, Foreign };
@@ -62,7 +65,14 @@ struct Layout {
 };
 
 // The weight's values, in f32. Throws BadFile if the group index names groups there are not.
-TensorPtr decoded(const Parts& parts, const Layout& layout, const Catalog& catalog);
+TensorPtr decoded(const std::string& where, const Parts& parts, const Layout& layout,
+                  const Catalog& catalog);
+
+// The weights of floats: adds to `found`. `sure`: there is a config of this method.
+void recognise_floats(const Model& model, const Config& config, bool sure, Notes& notes,
+                      Diagnostics& faults, std::vector<Found>& found);
+bool is_float_weight(const TensorEntry& codes);
+TensorPtr open_floats(const Model& model, const LogicalTensor& tensor);
 
 std::vector<Found> recognise(const Model& model, Diagnostics& faults);
 TensorPtr open(const Model& model, const LogicalTensor& tensor);

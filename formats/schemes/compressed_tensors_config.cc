@@ -13,11 +13,11 @@ using nlohmann::json;
 
 constexpr Rule kConfigRule{"compressed-tensors.config"};
 
-// A group whose weights are integers; the others are not for this scheme to read.
+// How a group's weights are quantised; nullopt: not at all, or in no way that we know.
 std::optional<WeightArgs> args_of(const json& group, std::string_view name,
                                   const std::string& where, Diagnostics& faults) {
   const json* weights = member(group, "weights");
-  if (!weights || text_of(member(*weights, "type")) == "float") return std::nullopt;
+  if (!weights) return std::nullopt;
   WeightArgs out;
   const json* bits = member(*weights, "num_bits");
   if (!bits || !bits->is_number_unsigned() || bits->get<std::uint64_t>() < 1 ||
@@ -33,8 +33,14 @@ std::optional<WeightArgs> args_of(const json& group, std::string_view name,
   out.symmetric = !symmetric || !symmetric->is_boolean() || symmetric->get<bool>();
   const json* size = member(*weights, "group_size");
   const std::string_view strategy = text_of(member(*weights, "strategy"));
-  if ((strategy.empty() || strategy == "group") && size && size->is_number_unsigned())
+  if ((strategy.empty() || strategy == "group" || strategy == "tensor_group") && size &&
+      size->is_number_unsigned())
     out.group = size->get<std::uint64_t>();
+  const json* block = member(*weights, "block_structure");
+  if (strategy == "block" && block && block->is_array() && block->size() == 2) {
+    out.block_rows = count_of(&(*block)[0]).value_or(0);
+    out.block_cols = count_of(&(*block)[1]).value_or(0);
+  }
   if (const json* targets = member(group, "targets"); targets && targets->is_array())
     for (const json& t : *targets)
       if (t.is_string()) out.targets.push_back(t.get<std::string>());
@@ -52,8 +58,14 @@ ConfigKind read_config(const Model& model, Diagnostics& faults, Config& config) 
   config.where = found->where;
   if (groups && groups->is_object())
     for (const auto& [name, group] : groups->items())
-      if (auto args = args_of(group, name, config.where, faults))
-        config.groups.push_back(std::move(*args));
+      if (auto args = args_of(group, name, config.where, faults)) {
+        const json* weights = member(group, "weights");
+        const bool is_float = text_of(member(*weights, "type")) == "float";
+        (is_float ? config.floats : config.groups).push_back(std::move(*args));
+      }
+  if (const json* ignore = member(found->body, "ignore"); ignore && ignore->is_array())
+    for (const json& name : *ignore)
+      if (name.is_string()) config.ignore.push_back(name.get<std::string>());
   return ConfigKind::Ours;
 }
 

@@ -1,18 +1,19 @@
 // Reading compressed-tensors: which stored tensors are one weight, and whether they agree.
 #include <algorithm>
 #include <array>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
 #include "formats/schemes/compressed_tensors.h"
-#include "formats/schemes/decoded.h"
 #include "lib/base/text.h"
 
 namespace wtool::compressed_tensors {
 namespace {
 
 constexpr Rule kParts{"compressed-tensors.parts"}, kShapes{"compressed-tensors.shape"},
-    kAgrees{"compressed-tensors.config"}, kIndex{"compressed-tensors.g_idx"};
+    kAgrees{"compressed-tensors.config"}, kIndex{"compressed-tensors.g_idx"},
+    kTargets{"compressed-tensors.targets", true};
 
 // Far above any file, and far below where bits times words overflow.
 constexpr std::uint64_t kMaxWords = std::uint64_t{1} << 48;
@@ -154,6 +155,12 @@ Complaint agree(const Parts& p, const Config& config, Layout& layout) {
            (!grouped || (a.group != 0 && !layout.one_scale && layout.group() == a.group)) &&
            (a.symmetric || p.zero);
   };
+  if (std::ranges::count(config.ignore, p.module) > 0)
+    return fmt::format("{} lists {} in ignore, but it is stored quantized", config.where,
+                       quoted(p.module));
+  if (config.groups.empty() && !config.floats.empty())
+    return fmt::format("codes {} are integers, but the groups of {} are of floats",
+                       to_text(p.codes->shape), config.where);
   std::vector<const WeightArgs*> fitting;
   for (const WeightArgs& a : config.groups)
     if (fits(a)) fitting.push_back(&a);
@@ -187,7 +194,9 @@ class Recogniser {
     for (const TensorEntry& entry : model_.catalog.entries())
       if (const auto parts = parts_at(model_.catalog, entry))
         if (const auto layout = layout_of(*parts)) out.push_back(found(*parts, *layout));
+    recognise_floats(model_, config_, kind_ == ConfigKind::Ours, notes_, faults_, out);
     notes_.tell(model_.path, faults_);
+    check_targets(out);
     return out;
   }
 
@@ -211,6 +220,25 @@ class Recogniser {
     if (out.bits.size() > 1)
       return leave(kAgrees, p, "nothing says how many bits a code has", false);
     return out;
+  }
+  // Targets may be names of modules, of classes ("Linear") or patterns. Where all are modules', at
+  // least one must be stored so.
+  void check_targets(const std::vector<Found>& found) {
+    std::unordered_set<std::string_view> named;
+    for (const auto* groups : {&config_.groups, &config_.floats})
+      for (const WeightArgs& a : *groups)
+        for (const std::string& t : a.targets) {
+          if (t.starts_with("re:") || t.find('.') == t.npos) return;
+          named.insert(t);
+        }
+    if (named.empty() || found.empty()) return;
+    for (const Found& f : found)
+      if (named.contains(without(f.name, kWeight))) return;
+    faults_.report(kTargets, config_.where, 0,
+                   fmt::format("its groups target {} modules ({}, …), and none of the {} weights "
+                               "stored quantized ({}, …) is one of them",
+                               named.size(), quoted(*named.begin()), found.size(),
+                               quoted(found.front().name)));
   }
   std::nullopt_t leave(const Rule& rule, const Parts& p, const std::string& why, bool fault) {
     if (!fault) {
@@ -247,6 +275,7 @@ std::vector<Found> recognise(const Model& model, Diagnostics& faults) {
 }
 
 TensorPtr open(const Model& model, const LogicalTensor& tensor) {
+  if (is_float_weight(model.part(tensor, 0))) return open_floats(model, tensor);
   // All of this held when the tensor was recognised; so it only fails if we are wrong.
   const auto parts = parts_at(model.catalog, model.part(tensor, 0));
   Layout layout;
@@ -256,10 +285,11 @@ TensorPtr open(const Model& model, const LogicalTensor& tensor) {
   // Where several widths would fit, the config has said which.
   if (layout.bits.size() != 1) layout.bits = {tensor.hint};
   const Source& file = *model.catalog.sources()[parts->codes->source];
+  const std::string where = fmt::format("{}: tensor {}", file.name(), quoted(tensor.name));
   try {
-    return decoded(*parts, layout, model.catalog);
+    return decoded(where, *parts, layout, model.catalog);
   } catch (Error& e) {
-    throw e.in(fmt::format("{}: tensor {}", file.name(), quoted(tensor.name)));
+    throw e.in(where);
   }
 }
 

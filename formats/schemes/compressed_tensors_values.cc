@@ -4,33 +4,22 @@
 #include <fmt/format.h>
 
 #include "formats/schemes/compressed_tensors.h"
-#include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/groups.h"
 
 namespace wtool::compressed_tensors {
 namespace {
 
 // code × scale, or (code - zero point) × scale, in f32.
-class Decoded final : public Tensor {
+class Values final : public Decoded {
  public:
-  Decoded(const Parts& p, const Layout& layout, const Catalog& catalog)
-      : Tensor(DType::F32, {layout.rows, layout.cols}),
+  Values(const std::string& where, const Parts& p, const Layout& layout, const Catalog& catalog)
+      : Decoded(where, {layout.rows, layout.cols}),
         layout_(layout),
         bits_(layout.bits.front()),
         codes_(stored(catalog, *p.codes)),
         scale_(stored(catalog, *p.scale)),
         zero_(p.zero ? stored(catalog, *p.zero) : nullptr) {
     if (p.g_idx) read_group_index(*stored(catalog, *p.g_idx));
-  }
-
-  void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
-    if (box.elements() == 0) return;
-    const std::uint64_t row_bytes = box.cols * sizeof(float), most = rows_at_once(box);
-    for (std::uint64_t done = 0; done < box.rows; done += most) {
-      const std::uint64_t n = std::min(most, box.rows - done);
-      read_rows({box.row + done, n, box.col, box.cols},
-                out.subspan(done * row_bytes, n * row_bytes), scratch);
-    }
   }
 
  private:
@@ -42,18 +31,14 @@ class Decoded final : public Tensor {
     const std::uint64_t first = box.col / layout_.group();
     return {first, (box.col + box.cols - 1) / layout_.group() + 1 - first};
   }
-  std::uint64_t rows_at_once(const Box& box) const {
-    constexpr std::uint64_t kBytes = std::uint64_t{1} << 20;
-    return std::max<std::uint64_t>(1, kBytes / (2 * box.cols + 8 * groups_of(box).count));
-  }
+  std::uint64_t beside(const Box& box) const override { return 2 * groups_of(box).count; }
 
-  void read_rows(const Box& box, MutableBytes out, Scratch& scratch) const {
+  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const Columns groups = groups_of(box);
     const auto codes = frame.take<std::int8_t>(box.elements());
     const auto scales = frame.take<float>(box.rows * groups.count);
     const auto zeros = frame.take<std::int8_t>(zero_ ? scales.size() : 0);
-    const auto row = frame.take<float>(box.cols);
     read_codes(box, codes, scratch);
     read_scales(box, groups, scales, scratch);
     if (zero_) read_zeros(box, groups, zeros, scratch);
@@ -62,8 +47,7 @@ class Decoded final : public Tensor {
         return all.subspan(all.empty() ? 0 : r * n, all.empty() ? 0 : n);
       };
       decode_row(box, groups, of_row(codes, box.cols), of_row(scales, groups.count),
-                 of_row(zeros, groups.count), row);
-      std::memcpy(out.data() + r * row.size_bytes(), row.data(), row.size_bytes());
+                 of_row(zeros, groups.count), out.subspan(r * box.cols, box.cols));
     }
   }
 
@@ -82,8 +66,9 @@ class Decoded final : public Tensor {
 
   void read_scales(const Box& box, Columns groups, std::span<float> out, Scratch& scratch) const {
     if (!layout_.one_scale)
-      return read_f32(*scale_, {box.row, box.rows, groups.first, groups.count}, out, scratch);
-    read_f32(*scale_, {0, 1, 0, 1}, out.first(1), scratch);
+      return read_finite(*scale_, "scale", {box.row, box.rows, groups.first, groups.count}, out,
+                         scratch);
+    read_finite(*scale_, "scale", {0, 1, 0, 1}, out.first(1), scratch);
     std::ranges::fill(out, out[0]);
   }
 
@@ -158,8 +143,9 @@ class Decoded final : public Tensor {
 
 }  // namespace
 
-TensorPtr decoded(const Parts& parts, const Layout& layout, const Catalog& catalog) {
-  return std::make_shared<Decoded>(parts, layout, catalog);
+TensorPtr decoded(const std::string& where, const Parts& parts, const Layout& layout,
+                  const Catalog& catalog) {
+  return std::make_shared<Values>(where, parts, layout, catalog);
 }
 
 }  // namespace wtool::compressed_tensors

@@ -87,6 +87,34 @@ class Schemes(Command):
                      "m.scales": ("F16", *npy(case, "scales_f16"))})
         self.check("awq", [64, 128], values("F32", npy(case, "dequantized")[1]))
 
+    def test_bitsandbytes(self):
+        case = "bnb_nf4_6x50"
+        state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [6, 50]}).encode()
+        codes, absmax, table = (npy(case, n) for n in ("weight_packed_u8", "absmax_f32", "quant_map"))
+        self.folder({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+                    {"m.weight": ("U8", *codes), "m.weight.absmax": ("F32", *absmax),
+                     "m.weight.quant_map": ("F32", *table),
+                     "m.weight.quant_state.bitsandbytes__nf4": ("U8", [len(state)], state)})
+        nibbles = [n for b in codes[1] for n in (b >> 4, b & 15)]
+        self.check("bitsandbytes", [6, 50], [f32(values("F32", table[1])[n] * values("F32", absmax[1])[i // 64])
+                                             for i, n in enumerate(nibbles)])
+
+    def test_fp8(self):
+        case = "ct_fp8_channel_f32_7x13"
+        self.folder({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {
+            "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}},
+            {"m.weight": ("F8_E4M3", *npy(case, "weight_e4m3_bytes")), "m.weight_scale": ("F32", *npy(case, "weight_scale"))})
+        self.check("compressed-tensors", [7, 13], values("F32", npy(case, "dequantized")[1]))
+
+    def test_gpt_oss(self):
+        blocks, scales = bytes(range(192)), bytes(range(121, 133))
+        self.folder({"quant_method": "mxfp4"}, {"e.down_proj_blocks": ("U8", [2, 3, 2, 16], blocks),
+                                                "e.down_proj_scales": ("U8", [2, 3, 2], scales)})
+        grid = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+        nibbles = [n for b in blocks for n in (b & 15, b >> 4)]
+        self.check("mxfp4", [2, 3, 64], [grid[n & 7] * (-1 if n & 8 else 1) * 2.0 ** (scales[i // 32] - 127)
+                                         for i, n in enumerate(nibbles)], "e.down_proj")
+
     def test_nan_scale_is_an_error_of_the_file(self):
         case = "awq_gemm_64x128"
         shape, scales = npy(case, "scales_f16")

@@ -380,5 +380,496 @@ TEST_CASE("awq: other versions are left as they are, and a NaN scale is named", 
                     "m.safetensors: tensor 'm.weight': scale [0, 0] is nan");
 }
 
+// ---- floats of 8 and 4 bits
+
+// Sign, four bits of exponent, three of mantissa; worked out here, not taken from a table.
+float e4m3(std::byte b) {
+  const int bits = std::to_integer<int>(b), exponent = bits >> 3 & 15, mantissa = bits & 7;
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), -9)
+                              : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+  return bits & 0x80 ? -magnitude : magnitude;
+}
+float e2m1(unsigned nibble) {
+  const float values[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  return nibble & 8 ? -values[nibble & 7] : values[nibble & 7];
+}
+std::string ct_json(std::string_view weights, std::string_view targets = R"("Linear")",
+                    std::string_view more = "") {
+  return method_json(
+      "compressed-tensors",
+      fmt::format(R"(,"config_groups":{{"group_0":{{"targets":[{}],"weights":{{{}}}}}}}{})",
+                  targets, weights, more));
+}
+constexpr const char* kFp8Group = R"("num_bits":8,"type":"float")";
+constexpr const char* kNvGroup =
+    R"("num_bits":4,"type":"float","strategy":"tensor_group","group_size":16)";
+
+TEST_CASE("compressed-tensors: fp8 of rows and of whole tensors has the reference's values",
+          "[schemes]") {
+  for (const char* prefix : {"ct_fp8_channel_", "ct_fp8_tensor_"})
+    for (const fs::path& dir : cases(prefix))
+      for (const std::string& config : {ct_json(kFp8Group), std::string()}) {
+        INFO(dir.string());
+        const Array codes = load_npy(dir / "weight_e4m3_bytes.npy"),
+                    scale = load_npy(dir / "weight_scale.npy");
+        const auto model = Builder()
+                               .add("m.weight", DType::F8_E4M3, codes.shape, codes.bytes)
+                               .add("m.weight_scale", DType::F32, scale.shape, scale.bytes)
+                               .config(config)
+                               .build();
+        const TensorPtr tensor = open_only(kCompressedTensors, *model);
+        const auto expected = load_npy(dir / "dequantized.npy").as<float>();
+        CHECK(tensor->shape() == codes.shape);
+        CHECK(values_of(*tensor, tensor->whole()) == expected);
+        check_boxes(*tensor, expected);
+      }
+}
+
+TEST_CASE("fp8 in blocks: compressed-tensors' and DeepSeek's are the same values", "[schemes]") {
+  for (const fs::path& dir : cases("ct_fp8_block128_")) {
+    INFO(dir.string());
+    const Array codes = load_npy(dir / "weight_e4m3_bytes.npy"),
+                scale = load_npy(dir / "weight_scale.npy");
+    const auto scales = scale.as<float>();
+    std::vector<float> expected;
+    for (std::uint64_t r = 0; r < codes.shape[0]; ++r)
+      for (std::uint64_t c = 0; c < codes.shape[1]; ++c)
+        expected.push_back(e4m3(codes.bytes[r * codes.shape[1] + c]) *
+                           scales[r / 128 * scale.shape[1] + c / 128]);
+    struct Way {
+      const Scheme& scheme;
+      const char* part;
+      std::string config;
+    };
+    const Way ways[] = {
+        {kCompressedTensors, "m.weight_scale",
+         ct_json(R"("num_bits":8,"type":"float","strategy":"block","block_structure":[128,128])")},
+        {kCompressedTensors, "m.weight_scale", ""},
+        {kFp8, "m.weight_scale_inv", method_json("fp8", R"(,"weight_block_size":[128,128])")},
+        {kFp8, "m.weight_scale_inv", ""}};
+    for (const Way& way : ways) {
+      const auto model = Builder()
+                             .add("m.weight", DType::F8_E4M3, codes.shape, codes.bytes)
+                             .add(way.part, DType::F32, scale.shape, scale.bytes)
+                             .config(way.config)
+                             .build();
+      const TensorPtr tensor = open_only(way.scheme, *model);
+      CHECK(values_of(*tensor, tensor->whole()) == expected);
+      check_boxes(*tensor, expected);
+      const Scheme& other = &way.scheme == &kFp8 ? kCompressedTensors : kFp8;
+      CHECK(said_by(other, *model).found == 0);
+      CHECK(said_by(other, *model).fault.empty());
+    }
+  }
+}
+
+TEST_CASE("nvfp4: the reference's codes decode to within half a step of what they were",
+          "[schemes]") {
+  for (const fs::path& dir : cases("ct_nvfp4_")) {
+    INFO(dir.string());
+    const Array codes = load_npy(dir / "weight_packed.npy"),
+                scale = load_npy(dir / "weight_scale_e4m3_bytes.npy"),
+                global = load_npy(dir / "weight_global_scale.npy"),
+                weight = load_npy(dir / "weight_f32.npy");
+    const auto source = weight.as<float>();
+    const std::uint64_t cols = weight.shape[1];
+    std::vector<float> expected;
+    bool near = true;
+    for (std::uint64_t i = 0; i < source.size(); ++i) {
+      const auto byte = std::to_integer<unsigned>(codes.bytes[i / 2]);
+      const float s = e4m3(scale.bytes[i / 16]) / global.as<float>()[0];
+      expected.push_back(e2m1(i % 2 ? byte >> 4 : byte & 15) * s);
+      near &= std::abs(expected.back() - source[i]) <= 1.1f * s;
+    }
+    CHECK(near);
+    const auto model = Builder()
+                           .add("m.weight_packed", DType::U8, codes.shape, codes.bytes)
+                           .add("m.weight_scale", DType::F8_E4M3, scale.shape, scale.bytes)
+                           .add("m.weight_global_scale", DType::F32, {1}, global.bytes)
+                           .config(ct_json(kNvGroup))
+                           .build();
+    const TensorPtr tensor = open_only(kCompressedTensors, *model);
+    CHECK(tensor->shape() == weight.shape);
+    CHECK(values_of(*tensor, tensor->whole()) == expected);
+    check_boxes(*tensor, expected);
+
+    // ModelOpt multiplies with what compressed-tensors divides by; a power of two is exact.
+    const auto opt = Builder()
+                         .add("m.weight", DType::U8, codes.shape, codes.bytes)
+                         .add("m.weight_scale", DType::F8_E4M3, scale.shape, scale.bytes)
+                         .add("m.weight_scale_2", DType::F32, {}, std::vector<float>{0.25f})
+                         .config(method_json("modelopt"))
+                         .build();
+    const TensorPtr theirs = open_only(kModelOpt, *opt);
+    const auto values = values_of(*theirs, theirs->whole());
+    bool same = true;
+    for (std::uint64_t i = 0; i < values.size(); ++i) {
+      const auto byte = std::to_integer<unsigned>(codes.bytes[i / 2]);
+      same &= values[i] == e2m1(i % 2 ? byte >> 4 : byte & 15) * e4m3(scale.bytes[i / 16]) * 0.25f;
+    }
+    CHECK(same);
+    CHECK(theirs->shape() == Shape{weight.shape[0], cols});
+    CHECK(said_by(kCompressedTensors, *opt).found == 0);
+  }
+}
+
+// Bytes 0, 1, 2, … as codes.
+Buffer counting(std::size_t n) {
+  Buffer out(n);
+  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::byte>(i * 37);
+  return out;
+}
+
+TEST_CASE("mxfp4 and mxfp8: scales are powers of two", "[schemes]") {
+  const Buffer codes = counting(3 * 32), exponents{std::byte{127}, std::byte{0},   std::byte{130},
+                                                   std::byte{120}, std::byte{254}, std::byte{1}};
+  std::vector<float> four;
+  for (std::size_t i = 0; i < 192; ++i) {
+    const auto byte = std::to_integer<unsigned>(codes[i / 2]);
+    four.push_back(std::ldexp(e2m1(i % 2 ? byte >> 4 : byte & 15),
+                              std::to_integer<int>(exponents[i / 32]) - 127));
+  }
+  const std::string config =
+      ct_json(R"("num_bits":4,"type":"float","strategy":"group","group_size":32)");
+  for (const DType type : {DType::U8, DType::F8_E8M0}) {
+    const auto model = Builder()
+                           .add("m.weight_packed", DType::U8, {3, 32}, codes)
+                           .add("m.weight_scale", type, {3, 2}, exponents)
+                           .config(config)
+                           .build();
+    const TensorPtr tensor = open_only(kCompressedTensors, *model);
+    CHECK(values_of(*tensor, tensor->whole()) == four);
+    check_boxes(*tensor, four);
+  }
+  // gpt-oss: one expert of [3, 64], and three of [1, 64].
+  for (const auto& [experts, rows] : {std::pair{1u, 3u}, {3u, 1u}})
+    for (const auto& [blocks, scales] :
+         {std::pair{"e.gate_up_proj_blocks", "e.gate_up_proj_scales"},
+          {"e.gate_up_proj.blocks", "e.gate_up_proj.scales"}}) {
+      const auto model = Builder()
+                             .add(blocks, DType::U8, {experts, rows, 2, 16}, codes)
+                             .add(scales, DType::U8, {experts, rows, 2}, exponents)
+                             .config(method_json("mxfp4"))
+                             .build();
+      const TensorPtr tensor = open_only(kGptOss, *model);
+      CHECK(tensor->shape() == Shape{experts, rows, 64});
+      CHECK(values_of(*tensor, tensor->whole()) == four);
+      check_boxes(*tensor, four);
+    }
+  Buffer plain = counting(192);
+  for (std::byte& b : plain)
+    if ((b & std::byte{0x7F}) == std::byte{0x7F}) b = std::byte{0};  // NaN
+  std::vector<float> eight;
+  for (std::size_t i = 0; i < 192; ++i)
+    eight.push_back(e4m3(plain[i]) *
+                    std::ldexp(1.0f, std::to_integer<int>(exponents[i / 32]) - 127));
+  const auto model = Builder()
+                         .add("m.weight", DType::F8_E4M3, {3, 64}, plain)
+                         .add("m.weight_scale", DType::U8, {3, 2}, exponents)
+                         .build();
+  const TensorPtr tensor = open_only(kCompressedTensors, *model);
+  CHECK(values_of(*tensor, tensor->whole()) == eight);
+}
+
+TEST_CASE("floats: a scale of NaN is named, 255 of the powers of two is one", "[schemes]") {
+  const auto model = Builder()
+                         .add("m.weight_packed", DType::U8, {1, 32}, counting(32))
+                         .add("m.weight_scale", DType::U8, {1, 2}, Buffer(2, std::byte{255}))
+                         .build();
+  const TensorPtr tensor = open_only(kCompressedTensors, *model);
+  CHECK_THROWS_WITH(values_of(*tensor, {0, 1, 40, 8}),
+                    "m.safetensors: tensor 'm.weight': scale [0, 1] is nan");
+  const auto nv = Builder()
+                      .add("m.weight_packed", DType::U8, {1, 8}, counting(8))
+                      .add("m.weight_scale", DType::F8_E4M3, {1, 1}, Buffer(1, std::byte{0x38}))
+                      .add("m.weight_global_scale", DType::F32, {1}, std::vector<float>{0})
+                      .build();
+  const TensorPtr zero = open_only(kCompressedTensors, *nv);
+  CHECK_THROWS_WITH(values_of(*zero, zero->whole()),
+                    "m.safetensors: tensor 'm.weight': the global scale is 0, and scales are "
+                    "divided by it");
+}
+
+struct Part {
+  std::string name;
+  DType dtype;
+  Shape shape;
+};
+std::string fault_of(const Scheme& scheme, const std::vector<Part>& parts,
+                     std::string_view config) {
+  Builder b;
+  for (const Part& p : parts)
+    b.add(p.name, p.dtype, p.shape, Buffer(*byte_size(p.dtype, *element_count(p.shape))));
+  const Said said = said_by(scheme, *b.config(config).build());
+  CHECK(said.found + (said.fault.empty() ? 0 : 1) == 1);
+  return said.fault;
+}
+
+TEST_CASE("compressed-tensors: parts of floats that contradict each other are reported",
+          "[schemes]") {
+  const auto fault = [](const std::vector<Part>& parts, const std::string& config) {
+    return fault_of(kCompressedTensors, parts, config);
+  };
+  const Part weight{"m.weight", DType::F8_E4M3, {6, 64}},
+      scale{"m.weight_scale", DType::F32, {6, 1}}, packed{"m.weight_packed", DType::U8, {6, 32}},
+      nv{"m.weight_scale", DType::F8_E4M3, {6, 4}},
+      global{"m.weight_global_scale", DType::F32, {1}};
+  const std::string fp8 = ct_json(kFp8Group), fp4 = ct_json(kNvGroup);
+  CHECK(fault({weight, scale}, fp8).empty());
+  CHECK(fault({packed, nv, global}, fp4).empty());
+  CHECK(fault({weight, {"m.weight_scale", DType::F32, {6, 5}}}, fp8) ==
+        "scales [6, 5] do not divide codes of shape [6, 64]");
+  CHECK(fault({weight, {"m.weight_scale", DType::I32, {6, 1}}}, fp8) ==
+        "the scale is i32, not f32, bf16 or f16");
+  CHECK(fault({weight, {"m.weight_scale", DType::U8, {6, 3}}}, fp8) ==
+        "scales [6, 3] are not one for each 32 of [6, 64]");
+  CHECK(fault({packed, global}, fp4) == "'m.weight_scale' is missing");
+  CHECK(fault({packed, nv}, fp4) == "'m.weight_global_scale' is missing");
+  CHECK(fault({packed, {"m.weight_scale", DType::F8_E4M3, {6, 2}}, global}, fp4) ==
+        "scales [6, 2] are not one for each 16 of [6, 64]");
+  CHECK(fault({packed, nv, {"m.weight_global_scale", DType::F32, {2}}}, fp4) ==
+        "the global scale is f32 [2], not one f32");
+  CHECK(fault({weight, scale}, fp4) ==
+        "codes f8_e4m3 [6, 64], scales [6, 1] do not fit any group of m/config.json");
+  CHECK(fault({weight, scale}, ct_json(R"("num_bits":8,"type":"float","group_size":32)")) ==
+        "codes f8_e4m3 [6, 64], scales [6, 1] do not fit any group of m/config.json");
+  CHECK(fault({{"m.weight", DType::F8_E4M3, {200, 300}}, {"m.weight_scale", DType::F32, {2, 3}}},
+              fp8) ==
+        "codes f8_e4m3 [200, 300], scales [2, 3] do not fit any group of m/config.json");
+  CHECK(fault({weight, scale}, ct_json(kFp8Group, R"("Linear")", R"(,"ignore":["m"])")) ==
+        "m/config.json lists 'm' in ignore, but it is stored quantized");
+  CHECK(fault({{"m.weight", DType::I8, {6, 64}}, scale}, fp8) ==
+        "codes [6, 64] are integers, but the groups of m/config.json are of floats");
+}
+
+TEST_CASE("compressed-tensors: a config whose groups name only other modules is reported",
+          "[schemes]") {
+  const auto said = [](std::string_view targets) {
+    return said_by(kCompressedTensors, *Builder()
+                                            .add("a.m.weight", DType::F8_E4M3, {6, 64}, Buffer(384))
+                                            .add("a.m.weight_scale", DType::F32, {6, 1}, Buffer(24))
+                                            .config(ct_json(kFp8Group, targets))
+                                            .build())
+        .fault;
+  };
+  CHECK(said(R"("a.m","b.n")").empty());
+  CHECK(said(R"("b.n","re:.*")").empty());
+  CHECK(said(R"("b.n")") ==
+        "its groups target 1 modules ('b.n', …), and none of the 1 weights stored quantized "
+        "('a.m.weight', …) is one of them");
+}
+
+TEST_CASE("fp8, mxfp4, modelopt: parts that contradict each other are reported", "[schemes]") {
+  const std::string blocks = method_json("fp8", R"(,"weight_block_size":[128,128])");
+  const Part weight{"m.weight", DType::F8_E4M3, {200, 300}};
+  CHECK(fault_of(kFp8, {weight, {"m.weight_scale_inv", DType::F32, {2, 3}}}, blocks).empty());
+  CHECK(fault_of(kFp8, {weight}, blocks) == "'m.weight_scale_inv' is missing");
+  CHECK(fault_of(kFp8, {weight, {"m.weight_scale_inv", DType::F32, {3, 2}}}, blocks) ==
+        "scales [3, 2] are not one for each block of 128 × 128 of [200, 300]");
+  CHECK(fault_of(kFp8, {weight, {"m.weight_scale_inv", DType::I64, {2, 3}}}, blocks) ==
+        "the scales are i64, not f32, bf16 or f16");
+  CHECK(fault_of(kFp8, {weight, {"m.weight_scale_inv", DType::F32, {2, 3}}},
+                 method_json("fp8", R"(,"weight_block_size":[0,128])")) ==
+        "scales [2, 3] are not one for each block of 0 × 128 of [200, 300]");
+  CHECK(fault_of(kFp8, {weight, {"m.weight_scale_inv", DType::F32, {2, 3}}},
+                 method_json("fp8", R"(,"ignored_layers":["m"])")) ==
+        "m/config.json lists 'm' in ignored_layers, but it is stored quantized");
+  CHECK(fault_of(kFp8, {weight, {"m.weight_scale", DType::F32, {}}}, method_json("fp8")).empty());
+
+  const Part four{"m_blocks", DType::U8, {2, 3, 4, 16}};
+  CHECK(
+      fault_of(kGptOss, {four, {"m_scales", DType::U8, {2, 3, 4}}}, method_json("mxfp4")).empty());
+  CHECK(fault_of(kGptOss, {four}, method_json("mxfp4")) == "'m_scales' is missing");
+  CHECK(fault_of(kGptOss, {four, {"m_scales", DType::U8, {2, 3, 5}}}, method_json("mxfp4")) ==
+        "scales [2, 3, 5] are not one for each block of [2, 3, 4, 16]");
+  CHECK(fault_of(kGptOss,
+                 {{"m_blocks", DType::U8, {2, 3, 4, 8}}, {"m_scales", DType::U8, {2, 3, 4}}},
+                 method_json("mxfp4")) == "blocks [2, 3, 4, 8] are not of 16 bytes");
+  CHECK(fault_of(kGptOss, {four, {"m_scales", DType::F32, {2, 3, 4}}}, method_json("mxfp4")) ==
+        "the scales are f32, not u8");
+
+  const Part bytes{"m.weight", DType::U8, {6, 32}}, scale{"m.weight_scale", DType::F8_E4M3, {6, 4}},
+      second{"m.weight_scale_2", DType::F32, {}};
+  const std::string opt = method_json("modelopt");
+  CHECK(fault_of(kModelOpt, {bytes, scale, second}, opt).empty());
+  CHECK(fault_of(kModelOpt, {bytes, second}, opt) == "'m.weight_scale' is missing");
+  CHECK(fault_of(kModelOpt, {bytes, scale}, opt) == "'m.weight_scale_2' is missing");
+  CHECK(fault_of(kModelOpt, {bytes, {"m.weight_scale", DType::F8_E4M3, {6, 2}}, second}, opt) ==
+        "scales [6, 2] are not one for each 16 of 6 values in [6, 32] bytes");
+}
+
+// ---- bitsandbytes
+
+struct FourBits {
+  std::string type = "nf4", config = method_json("bitsandbytes", R"(,"load_in_4bit":true)");
+  std::string state = {};
+  Shape absmax{5}, map{16};
+  bool nested = false, with_absmax = true, with_state = true;
+  std::size_t bytes = 150;
+
+  std::string state_text(std::string_view more = "") const {
+    return state.empty() ? fmt::format(R"({{"quant_type":"{}","blocksize":64,"dtype":"float32",)"
+                                       R"("shape":[6,50]{}}})",
+                                       type, more)
+                         : state;
+  }
+  std::shared_ptr<Model> build() const {
+    Builder b;
+    b.add("m.weight", DType::U8, {bytes, 1}, Buffer(bytes));
+    if (with_absmax)
+      b.add("m.weight.absmax", DType::F32, absmax, Buffer(*element_count(absmax) * 4));
+    b.add("m.weight.quant_map", DType::F32, map, Buffer(*element_count(map) * 4));
+    const std::string text = state_text();
+    if (with_state)
+      b.add("m.weight.quant_state.bitsandbytes__" + type, DType::U8, {text.size()},
+            to_buffer(text));
+    return b.config(config).build();
+  }
+  std::string fault() const {
+    const Said said = said_by(kBitsAndBytes, *build());
+    CHECK(said.found + (said.fault.empty() ? 0 : 1) == 1);
+    if (!said.fault.empty()) CHECK(said.where == "m.safetensors: tensor 'm.weight'");
+    return said.fault;
+  }
+};
+
+TEST_CASE("bitsandbytes: NF4 and FP4 of the reference, nested and not", "[schemes]") {
+  for (const char* type : {"nf4", "fp4"})
+    for (const fs::path& dir : cases(fmt::format("bnb_{}_", type)))
+      for (const bool nested : {false, true}) {
+        INFO(dir.string() << " " << nested);
+        const auto load = [&](const char* file) {
+          return load_npy(dir / (std::string(file) + ".npy"));
+        };
+        const Array codes = load("weight_packed_u8"), weight = load("weight_f32"),
+                    absmax = load(nested ? "nested_absmax_code_u8" : "absmax_f32"),
+                    map = load("quant_map"), scales = load("nested_absmax_f32"),
+                    scale_map = load("nested_quant_map");
+        const float offset = load("nested_offset").as<float>()[0];
+        const auto source = weight.as<float>(), table = map.as<float>();
+        const auto true_absmax = load("absmax_f32").as<float>();
+        std::vector<float> expected;
+        bool near = true;
+        for (std::size_t i = 0; i < source.size(); ++i) {
+          const auto byte = std::to_integer<unsigned>(codes.bytes[i / 2]);
+          float most = true_absmax[i / 64];
+          if (nested) {
+            const auto code = std::to_integer<unsigned>(absmax.bytes[i / 64]);
+            const float product = scale_map.as<float>()[code] * scales.as<float>()[i / 64 / 256];
+            most = product + offset;
+            near &=
+                std::abs(most - true_absmax[i / 64]) <= 0.01f * scales.as<float>()[i / 64 / 256];
+          }
+          expected.push_back(table[i % 2 == 0 ? byte >> 4 : byte & 15] * most);
+          near &= nested || std::abs(expected.back() - source[i]) <= 0.18f * true_absmax[i / 64];
+        }
+        CHECK(near);
+        const std::string state = fmt::format(
+            R"({{"quant_type":"{}","blocksize":64,"dtype":"float32","shape":[{},{}]{}}})", type,
+            weight.shape[0], weight.shape[1],
+            nested ? fmt::format(R"(,"nested_blocksize":256,"nested_dtype":"float32",)"
+                                 R"("nested_offset":{:.17g})",
+                                 double{offset})
+                   : "");
+        Builder b;
+        b.add("m.weight", DType::U8, codes.shape, codes.bytes)
+            .add("m.weight.absmax", nested ? DType::U8 : DType::F32, absmax.shape, absmax.bytes)
+            .add("m.weight.quant_map", DType::F32, map.shape, map.bytes)
+            .add(std::string("m.weight.quant_state.bitsandbytes__") + type, DType::U8,
+                 {state.size()}, to_buffer(state));
+        if (nested)
+          b.add("m.weight.nested_absmax", DType::F32, scales.shape, scales.bytes)
+              .add("m.weight.nested_quant_map", DType::F32, scale_map.shape, scale_map.bytes);
+        const auto model = b.build();
+        const TensorPtr tensor = open_only(kBitsAndBytes, *model);
+        CHECK(tensor->shape() == weight.shape);
+        CHECK(values_of(*tensor, tensor->whole()) == expected);
+        check_boxes(*tensor, expected);
+      }
+}
+
+TEST_CASE("bitsandbytes: int8 is a part of each row's largest", "[schemes]") {
+  for (const fs::path& dir : cases("bnb_int8_")) {
+    INFO(dir.string());
+    const Array codes = load_npy(dir / "weight_i8.npy"), most = load_npy(dir / "SCB.npy");
+    const auto source = load_npy(dir / "weight_f32.npy").as<float>();
+    const auto model = Builder()
+                           .add("m.weight", DType::I8, codes.shape, codes.bytes)
+                           .add("m.SCB", DType::F32, most.shape, most.bytes)
+                           .add("m.weight_format", DType::U8, {}, Buffer(1))
+                           .config(method_json("bitsandbytes", R"(,"load_in_8bit":true)"))
+                           .build();
+    const TensorPtr tensor = open_only(kBitsAndBytes, *model);
+    const auto values = values_of(*tensor, tensor->whole());
+    bool same = true, near = true;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float row = most.as<float>()[i / codes.shape[1]];
+      same &= values[i] == static_cast<float>(codes.as<std::int8_t>()[i]) * row / 127;
+      near &= std::abs(values[i] - source[i]) <= row / 127 * 0.5001f;
+    }
+    CHECK(same);
+    CHECK(near);
+    check_boxes(*tensor, values);
+    CHECK(said_by(kCompressedTensors, *model).found == 0);
+  }
+  const Part weight{"m.weight", DType::I8, {6, 50}};
+  const std::string config = method_json("bitsandbytes", R"(,"load_in_8bit":true)");
+  CHECK(fault_of(kBitsAndBytes, {weight}, config) == "'m.SCB' is missing");
+  CHECK(fault_of(kBitsAndBytes, {weight, {"m.SCB", DType::F32, {5}}}, config) ==
+        "SCB is f32 [5], not one f32 for each row of [6, 50]");
+  CHECK(fault_of(kBitsAndBytes, {weight, {"m.SCB", DType::F32, {6}}},
+                 method_json("bitsandbytes", R"(,"load_in_4bit":true)")) ==
+        "m/config.json says load_in_4bit, but the parts of 'm.weight' are those of load_in_8bit");
+}
+
+TEST_CASE("bitsandbytes: a quant_state and parts that do not fit it are reported", "[schemes]") {
+  const auto with = [](std::string state) { return FourBits{.state = std::move(state)}.fault(); };
+  CHECK(FourBits{}.fault().empty());
+  CHECK(FourBits{.with_absmax = false}.fault() == "'m.weight.absmax' is missing");
+  CHECK(FourBits{.with_state = false}.fault() ==
+        "'m.weight.quant_state.bitsandbytes__nf4' is missing");
+  CHECK(FourBits{.absmax = {4}}.fault() == "'m.weight.absmax' is f32 [4], not f32 of 5 elements");
+  CHECK(FourBits{.map = {15}}.fault() ==
+        "'m.weight.quant_map' is f32 [15], not f32 of 16 elements");
+  CHECK(FourBits{.bytes = 149}.fault() ==
+        "300 values of 4 bits are 150 bytes, but 'm.weight' has 149");
+  CHECK(with("{") == "the quant_state is not JSON");
+  CHECK(with(std::string(60000, '[')) == "the quant_state is not JSON");
+  CHECK(with("[]") == "the quant_state has a blocksize of nothing, not 1 to 1048576");
+  CHECK(with(R"({"quant_type":"nf4","blocksize":0,"shape":[6,50]})") ==
+        "the quant_state has a blocksize of 0, not 1 to 1048576");
+  CHECK(with(R"({"quant_type":"nf4","blocksize":64,"shape":[-6,50]})") ==
+        "the quant_state's shape has a dimension that is no count");
+  CHECK(with(R"({"quant_type":"nf4","blocksize":64,"shape":[4294967296,4294967296]})") ==
+        "the quant_state's shape [4294967296, 4294967296] is too large");
+  CHECK(with(R"({"quant_type":"nf4","blocksize":64,"shape":[60,50]})") ==
+        "'m.weight.absmax' is f32 [5], not f32 of 47 elements");
+  CHECK(with(R"({"quant_type":"fp4","blocksize":64,"shape":[6,50]})") ==
+        "'m.weight.quant_state.bitsandbytes__nf4' says quant_type 'fp4'");
+  CHECK(with(R"({"quant_type":"nf4","blocksize":64,"shape":[6,50],"nested_blocksize":256})") ==
+        "the quant_state's nested_blocksize or nested_offset is no number it can be");
+  CHECK(FourBits{.config = method_json("bitsandbytes", R"(,"llm_int8_skip_modules":["m"])")}
+            .fault() ==
+        "m/config.json lists 'm' in llm_int8_skip_modules, but it is stored quantized");
+  CHECK(FourBits{.config = method_json("bitsandbytes", R"(,"load_in_8bit":true)")}.fault() ==
+        "m/config.json says load_in_8bit, but the parts of 'm.weight' are those of load_in_4bit");
+}
+
+// ---- torchao
+
+TEST_CASE("torchao: tensors are named, not decoded", "[schemes]") {
+  const auto model = Builder().add("m._weight_qdata", DType::I8, {4, 4}, Buffer(16)).build();
+  CHECK(said_by(kTorchao, *model).note.empty());
+  model->catalog.meta.set("tensor_names", std::string(R"(["m.weight"])"));
+  model->catalog.meta.set("m.weight", std::string(R"({"_type":"Int8Tensor","_data":{}})"));
+  model->catalog.meta.set("deep", std::string(10000, '['));
+  const Said said = said_by(kTorchao, *model);
+  CHECK(said.found == 0);
+  CHECK(said.note ==
+        "tensor 'm._weight_qdata' is shown as stored: a part of torchao's 'Int8Tensor', which is "
+        "not decoded");
+}
+
 }  // namespace
 }  // namespace wtool
