@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "lib/numeric/codec.h"
+#include "lib/numeric/kernels/group_search.h"
+#include "lib/numeric/kernels/groups.h"
 #include "lib/numeric/kernels/kernels.h"
 #include "lib/numeric/kernels/simd.h"
 #include "lib/numeric/steps.h"
@@ -105,6 +107,29 @@ void kernels(const std::vector<float>& values, Simd level) {
        [&](const float* x) { add_drift(x, decoded.data(), kPiece, &how, lanes); });
 }
 
+// Integers in groups: bytes read (four for each weight).
+void groups(const std::vector<float>& values, Simd level) {
+  Buffer codes(kPiece), stored(kPiece / 32 * 2);
+  std::vector<float> scales(kPiece / 32);
+  const auto each = [&](const std::string& name, auto&& f) {
+    const auto pass = [&] {
+      for (std::size_t at = 0; at < kElements; at += kPiece) f({values.data() + at, kPiece});
+    };
+    print(name, level, rate(4 * kElements, pass), 1);
+  };
+  using In = std::span<const float>;
+  for (const std::uint64_t group : {32, 128}) {
+    const std::string of = " int4 g" + std::to_string(group);
+    const IntGroups plain{.bits = 4, .group = group, .scale = DType::BF16, .packed = true};
+    Drift drift;
+    each("rtn" + of, [&](In x) { quantize_groups(plain, 1, kPiece, x, codes, stored, drift); });
+    GroupSearch how{.group = group};
+    each("search" + of, [&](In x) { choose_scales(how, 1, kPiece, x, {}, scales); });
+    how.either_sign = true;
+    each("search signed" + of, [&](In x) { choose_scales(how, 1, kPiece, x, {}, scales); });
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -120,6 +145,7 @@ int main() {
     if (level > simd_hardware()) break;
     set_simd_for_test(level);
     kernels(values, level);
+    groups(values, level);
     cast("f32->bf16", DType::F32, f32, DType::BF16, false, level);
     cast("f32->bf16 measured", DType::F32, f32, DType::BF16, true, level);
     cast("f16->q8_0", DType::F16, f16, DType::Q8_0, false, level);

@@ -549,8 +549,8 @@ class Chooser {
     }
   }
 
-  void sow_affine();
-  void sow_fits();
+  void sow_affine(float round);
+  void sow_fits(float round);
   void fit_then_refine();
   void sow_then_refine();
   void sow_spread(std::size_t g, std::size_t round);
@@ -582,39 +582,56 @@ constexpr float kParts[] = {0.62f, 0.70f, 0.77f, 0.83f, 0.89f, 0.95f, 1.01f, 1.0
 constexpr float kAffineParts[] = {0.70f, 0.76f, 0.82f, 0.88f, 0.94f, 1.00f, 1, 1};
 constexpr float kWideParts[] = {0.40f, 0.48f, 0.56f, 0.64f, 0.72f, 0.82f, 0.92f, 1.02f};
 
-void Chooser::sow_affine() {
+// Uneven weights make for a rougher landscape, and may leave the largest values alone: with them
+// there are three rounds of trials.
+constexpr float kRounds[] = {1, 0.965f, 0.56f};
+
+void Chooser::sow_affine(float round) {
   const float* const parts = how_.bits < 4 ? kWideParts : kAffineParts;
   trials_.count = how_.bits < 4 ? 24 : 20;
   for (std::size_t t = 0; t < trials_.count; ++t)
     for (std::size_t g = 0; g < kGroups; ++g) {
-      const float scale = base_[g] * parts[t / 3];  // a window in the middle of the range
+      const float scale = base_[g] * (parts[t / 3] * round);  // a window in the middle of the range
       const float low = scaled(least_[g], g) + (base_[g] - scale) * static_cast<float>(top_) / 2;
       trials_.scale[t][g] = scale;
       set_limits(t, g, std::clamp(zero_near(-low / scale) + static_cast<int>(t % 3) - 1, 0, top_));
     }
 }
 
-void Chooser::sow_fits() {
-  if (how_.zero_points) return sow_affine();
+void Chooser::sow_fits(float round) {
+  if (how_.zero_points) return sow_affine(round);
   const std::size_t signs = how_.either_sign ? 2 : 1;
   trials_.count = std::size(kParts) * signs;
   for (std::size_t t = 0; t < trials_.count; ++t) {
-    const float part = t % signs == 0 ? kParts[t / signs] : -kParts[t / signs];
+    const float part = (t % signs == 0 ? kParts[t / signs] : -kParts[t / signs]) * round;
     for (std::size_t g = 0; g < kGroups; ++g) trials_.scale[t][g] = base_[g] * part;
   }
 }
 
+constexpr int kNext[] = {0, 1, -1};
+constexpr int kFine[] = {0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7};
+
 void Chooser::fit_then_refine() {
-  static constexpr int kSteps[] = {0, 1, -1};
-  sow_fits();
-  kernels_.fit(batch_, trials_, fits_);
-  trials_.count = kSide;
+  Fits best;
+  for (const float round : std::span(kRounds).first(batch_.weight ? std::size(kRounds) : 1)) {
+    sow_fits(round);
+    kernels_.fit(batch_, trials_, fits_);
+    if (round == kRounds[0]) best = fits_;
+    for (std::size_t g = 0; g < kGroups; ++g)
+      if (fits_.gain[g] > best.gain[g]) {
+        best.gain[g] = fits_.gain[g];
+        best.fitted[g] = fits_.fitted[g];
+        best.lo[g] = fits_.lo[g];
+      }
+  }
+  const std::span<const int> steps = batch_.weight ? std::span<const int>(kFine) : kNext;
+  trials_.count = steps.size() + 1;
   for (std::size_t g = 0; g < kGroups; ++g) {
     Option option = best_[g];
-    if (fits_.gain[g] > 0)
-      option = {ladder_.nearest(std::abs(unscaled(fits_.fitted[g], g))),
-                -static_cast<int>(fits_.lo[g]), fits_.fitted[g] < 0};
-    put_around(g, best_[g], option, kSteps);
+    if (best.gain[g] > 0)
+      option = {ladder_.nearest(std::abs(unscaled(best.fitted[g], g))),
+                -static_cast<int>(best.lo[g]), best.fitted[g] < 0};
+    put_around(g, best_[g], option, steps);
   }
   take_best();
 }
@@ -622,14 +639,16 @@ void Chooser::fit_then_refine() {
 // Storable scales first spread out, then side by side. On a coarse ladder the latter are all.
 void Chooser::sow_then_refine() {
   static constexpr int kAround[] = {1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, 7, 8, 9, 10};
-  static constexpr int kFine[] = {1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8};
-  const bool coarse = how_.scale == DType::F8_E4M3 || how_.scale == DType::F8_E8M0;
-  trials_.count = coarse ? std::size(kAround) + 1 : kTrials;
-  if (coarse) {
+  if (how_.scale == DType::F8_E4M3 || how_.scale == DType::F8_E8M0) {
+    trials_.count = std::size(kAround) + 1;
     for (std::size_t g = 0; g < kGroups; ++g) put_around(g, best_[g], best_[g], kAround);
     return take_best();
   }
-  for (std::size_t round = 0; round < (integers_ ? 1 : 2); ++round) {
+  trials_.count = kTrials;
+  const std::size_t weighted = integers_ ? 4 : 3, rounds = batch_.weight ? weighted
+                                                           : integers_   ? 1
+                                                                         : 2;
+  for (std::size_t round = 0; round < rounds; ++round) {
     for (std::size_t g = 0; g < kGroups; ++g) sow_spread(g, round);
     take_best();
   }
@@ -638,14 +657,19 @@ void Chooser::sow_then_refine() {
   take_best();
 }
 void Chooser::sow_spread(std::size_t g, std::size_t round) {
+  // Integers: down from the scale of rounding to nearest. Floats: the octave above 0.85 of it, as
+  // twice a scale is no better; and for a third round what lies below.
+  static constexpr float kFirst[] = {0.85f, 0.86875f, 0.25f};
+  const bool fine = how_.bits >= 7, both = how_.either_sign;
+  const float down = !fine ? 0.015f : both ? 0.0125f : batch_.weight ? 0.0045f : 0.007f;
+  const float step = integers_ ? -down : round == 2 ? 0.02f : 0.0375f;
+  const std::size_t before = integers_ ? round * (kTrials - 1) : 0;
   put(0, g, best_[g]);
-  const bool wide = how_.bits < 7, both = how_.either_sign;
-  const float first = integers_ ? 1.02f : 0.85f + static_cast<float>(round) * 0.01875f;
-  const float step = !integers_ ? 0.0375f : wide ? -0.015f : both ? -0.0125f : -0.007f;
   for (std::size_t t = 1; t < kTrials; ++t) {
-    const auto steps = static_cast<float>(both ? t / 2 : t);
+    const auto steps = static_cast<float>(both ? (t + before) / 2 : t + before);
+    const float part = (integers_ ? 1.02f : kFirst[round]) + steps * step;
     Option o = best_[g];
-    o.rung = ladder_.nearest(unscaled(base_[g], g) * (first + steps * step));
+    o.rung = ladder_.nearest(unscaled(base_[g] * std::max(part, 0.05f), g));
     o.negative = both && t % 2 != 0;
     put(t, g, o);
   }
