@@ -426,6 +426,32 @@ TEST_CASE("compressed-tensors: fp8 of rows and of whole tensors has the referenc
       }
 }
 
+TEST_CASE("compressed-tensors: bf16 scales give the reference's values, rounded to bf16",
+          "[schemes]") {
+  const fs::path root = std::string(WTOOL_SOURCE_DIR) + "/../shared/golden/compressed_tensors";
+  if (!fs::exists(root)) return;
+  for (const char* prefix : {"ct_int8_channel_bf16_", "ct_int4_g128_sym_bf16_"})
+    for (const fs::path& dir : cases(prefix)) {
+      INFO(dir.string());
+      Builder b;
+      for (const auto& [file, part, dtype] :
+           {std::tuple{"weight", "m.weight", DType::I8},
+            {"weight_packed", "m.weight_packed", DType::I32},
+            {"weight_scale_bf16bits", "m.weight_scale", DType::BF16},
+            {"weight_shape", "m.weight_shape", DType::I64}})
+        if (fs::exists(dir / (std::string(file) + ".npy"))) {
+          const Array a = load_npy(dir / (std::string(file) + ".npy"));
+          b.add(part, dtype, a.shape, a.bytes);
+        }
+      const auto model = b.build();
+      const TensorPtr tensor = open_only(kCompressedTensors, *model);
+      const auto values = values_of(*tensor, tensor->whole());
+      Buffer rounded(values.size() * 2);
+      codec(DType::BF16).encode(values.data(), rounded.data(), values.size());
+      CHECK(rounded == load_npy(dir / "dequantized_bf16bits.npy").bytes);
+    }
+}
+
 TEST_CASE("fp8 in blocks: compressed-tensors' and DeepSeek's are the same values", "[schemes]") {
   for (const fs::path& dir : cases("ct_fp8_block128_")) {
     INFO(dir.string());
