@@ -96,16 +96,6 @@ struct Natural {
 };
 using Sums = std::map<std::string, Sum, Natural>;
 
-// "model.layers.3" of "model.layers.3.mlp.up.weight".
-std::string layer_label(std::string_view name) {
-  for (std::size_t at = 0; at <= name.size();) {
-    const std::size_t end = std::min(name.find('.', at), name.size());
-    if (parse_u64(name.substr(at, end - at))) return std::string(name.substr(0, end));
-    at = end + 1;
-  }
-  return "(none)";
-}
-
 Sums sums_by(const Model& model, std::span<const std::uint32_t> which, const std::string& by) {
   Sums sums;
   const auto add = [&](std::string_view key, std::uint64_t parameters, std::uint64_t bytes) {

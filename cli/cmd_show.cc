@@ -26,22 +26,6 @@ struct Options {
 
 // ---- which tensor, as what
 
-const LogicalTensor* find_tensor(const Model& model, std::string_view name) {
-  const auto it = std::ranges::find(model.tensors, name, &LogicalTensor::name);
-  return it == model.tensors.end() ? nullptr : &*it;
-}
-
-Error no_such_tensor(const Model& model, std::string_view name) {
-  std::vector<std::string_view> names;
-  names.reserve(model.tensors.size());
-  for (const LogicalTensor& t : model.tensors) names.push_back(t.name);
-  Error error(Fault::Usage, fmt::format("no tensor named {}", quoted(name)));
-  error.in(model.path);
-  const std::string_view near = nearest(name, names);
-  return error.hint(near.empty() ? "'wtool inspect' lists the names"
-                                 : fmt::format("did you mean {}?", quoted(near)));
-}
-
 struct Chosen {
   const LogicalTensor* tensor = nullptr;
   std::string_view slice;

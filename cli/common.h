@@ -25,6 +25,10 @@ void add_open_options(CLI::App& app, InputOptions& options);  // all but INPUT
 // Opens and prints the notes of opening to stderr.
 std::shared_ptr<const Model> open_input(const InputOptions& options, const Context& context);
 
+// By its whole name; null if there is none. Then the error that says so, with the nearest name.
+const LogicalTensor* find_tensor(const Model& model, std::string_view name);
+Error no_such_tensor(const Model& model, std::string_view name);
+
 // -t, -x, --allow-unmatched.
 struct SelectOptions {
   std::vector<std::string> include, exclude;

@@ -372,6 +372,15 @@ std::string merged_name(std::span<const std::string_view> words) {
   return fmt::format("{}{{{}}}{}", front, inside, back);
 }
 
+std::string layer_label(std::string_view name) {
+  for (std::size_t at = 0; at <= name.size();) {
+    const std::size_t end = std::min(name.find('.', at), name.size());
+    if (parse_u64(name.substr(at, end - at))) return std::string(name.substr(0, end));
+    at = end + 1;
+  }
+  return "(none)";
+}
+
 std::string range_list(std::span<const std::uint64_t> sorted) {
   std::string text;
   for (std::size_t i = 0; i < sorted.size();) {

@@ -27,6 +27,8 @@ std::string_view type_label(const Model& model, const LogicalTensor& tensor);
 // {q_proj, o_proj} → "{q,o}_proj": what they share at word borders stands outside the braces. Empty
 // if they share nothing.
 std::string merged_name(std::span<const std::string_view> words);
+// "model.layers.3" of "model.layers.3.mlp.up.weight"; "(none)" of what is in no layer.
+std::string layer_label(std::string_view name);
 // {0, 1, 2, 5} → "0-2,5".
 std::string range_list(std::span<const std::uint64_t> sorted);
 
