@@ -26,6 +26,11 @@ std::vector<std::string> words_of(const CLI::Option& o) {
   if (name == "progress") return {"auto", "bar", "json", "off"};
   if (name == "to" && o.get_option_text() == "FORM") return {"text", "npy", "csv", "raw"};
   if (name == "to") return {"safetensors", "gguf", "npy"};
+  if (name == "sort" && o.get_option_text() == "COLUMN")
+    return {"name",  "count",      "min",        "max",      "mean",      "std",       "absmax",
+            "zeros", "subnormals", "non_finite", "outliers", "overflows", "underflows"};
+  if (name == "by" && o.get_option_text() == "WHAT") return {"layer"};
+  if (name == "cast") return {"f16", "bf16", "f8_e4m3", "f8_e5m2"};
   if (name == "sort") return {"name", "size", "offset", "dtype", "shape"};
   if (name == "by") return {"dtype", "layer", "scheme", "file"};
   if (name == "dtype") return {"f32", "f16", "bf16", "f64"};
@@ -43,7 +48,8 @@ std::vector<Opt> options_of(const Command& command) {
     if (!o->get_lnames().empty()) opt.long_name = "--" + o->get_lnames().front();
     opt.what = o->get_description();
     opt.takes_value = o->get_items_expected_min() > 0;
-    opt.takes_tensors = o->get_option_text().starts_with("PATTERN");
+    opt.takes_tensors =
+        o->get_option_text().starts_with("PATTERN") || o->get_option_text() == "TENSOR";
     opt.takes_file = opt.takes_value && !opt.takes_tensors;
     opt.words = words_of(*o);
     all.push_back(std::move(opt));

@@ -4,10 +4,11 @@
 
 namespace wtool {
 
-extern const Command kInspect, kShow, kConvert, kQuantize, kDigest, kVerify, kCompletion, kHelp;
+extern const Command kInspect, kShow, kStats, kConvert, kQuantize, kDigest, kVerify, kCompletion,
+    kHelp;
 
 std::span<const Command> all_commands() noexcept {
-  static const std::array kAll{kInspect, kShow,   kConvert,    kQuantize,
+  static const std::array kAll{kInspect, kShow,   kStats,      kConvert, kQuantize,
                                kDigest,  kVerify, kCompletion, kHelp};
   return kAll;
 }

@@ -109,6 +109,12 @@ def run_all(t):
     t.run("wtool.show/1", "show", "--json", "m.safetensors", "model.norm.weight")
     t.run("wtool.show/1", "show", "--json", "nan.safetensors", "mlp.up_proj.weight[3,250:]")
 
+    t.run("wtool.stats/1", "stats", "--json", "m.safetensors")
+    t.run("wtool.stats/1", "stats", "--json", "nan.safetensors", "--cast", "f16")
+    t.run("wtool.stats/1", "stats", "--json", "m.gguf", "--by", "layer", "--moments")
+    t.run("wtool.stats/1", "stats", "--json", "m.int8.safetensors", "--hist", "model.norm.weight",
+          "--rows", "model.layers.0.mlp.up_proj.weight", "--columns", "model.norm.weight")
+
     t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "model")
     t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "absent", status=4)
     t.run("wtool.manifest/1", "digest", "--per-tensor", "m.safetensors", "model")
