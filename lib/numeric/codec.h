@@ -7,9 +7,9 @@
 
 namespace wtool {
 
-// Whole blocks to f32, and plain types back (quantizer.h: to blocks). Encoders round to nearest even; NaN stays NaN where the type has
-// one; what does not fit becomes infinity, or NaN where there is only that (f8_e4m3), or the
-// largest value where there is neither.
+// Whole blocks to f32, and plain types back (to blocks: quantizer.h). Encoders round to nearest
+// even; NaN stays NaN where the type has one; what does not fit becomes infinity, or NaN where
+// there is only that (f8_e4m3), or the largest value where there is neither.
 struct Codec {
   DType dtype;
   void (*decode)(const std::byte* in, float* out, std::size_t elements) noexcept;
