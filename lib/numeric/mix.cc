@@ -335,6 +335,9 @@ bool is_70b(const MixFacts& f) noexcept {
   });
 }
 
+// A file may claim any number; products with 7 still fit.
+constexpr std::uint64_t kMostLayers = std::uint64_t{1} << 31;
+
 // Where a tensor stands among those of its part.
 struct Position {
   std::int64_t at = 0, of = 0;
@@ -389,7 +392,7 @@ class Chooser {
     if (part == Value) return {seen_[static_cast<std::size_t>(part)]++, values_};
     if (part != Up && part != Gate && part != Down) return {};
     const auto counted = seen_[static_cast<std::size_t>(part)]++;
-    const auto layers = static_cast<std::int64_t>(facts_.layers);
+    const auto layers = static_cast<std::int64_t>(std::min(facts_.layers, kMostLayers));
     const std::int64_t layer = layer_in(t.name, style_);
     const bool by_name = facts_.experts > 1 && mix_.family == F::Usual && layer >= 0;
     return {by_name ? layer : counted, layers};

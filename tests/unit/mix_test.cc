@@ -63,6 +63,83 @@ TEST_CASE("mix: q4_k_m gives more bits to the outer eighths and every third betw
   CHECK(more == "11110010010010010010010010011111");
 }
 
+// "q5_k 4, q4_k 28": the types that a part has in 32 layers.
+std::string over_layers(std::string_view mix, const MixFacts& facts, const std::string& part) {
+  std::vector<Named> tensors;
+  for (int i = 0; i < 32; ++i)
+    tensors.push_back({"blk." + std::to_string(i) + "." + part + ".weight", {256, 256}});
+  std::string text;
+  const auto all = choices(mix, facts, tensors);
+  for (std::size_t i = 0, begin = 0; i < all.size(); ++i) {
+    if (i + 1 < all.size() && all[i + 1].type == all[i].type) continue;
+    text += (text.empty() ? "" : ", ") + std::string(name_of(all[i].type.value())) + " " +
+            std::to_string(i + 1 - begin);
+    begin = i + 1;
+  }
+  return text;
+}
+
+TEST_CASE("mix: of 32 layers some have more bits", "[mix]") {
+  const struct {
+    const char *mix, *value, *down, *attn_output;
+  } kExpected[] = {
+      {"q2_k", "q3_k 32", "q3_k 32", "q3_k 32"},
+      {"q2_k_s", "q2_k 32", "q4_k 4, q2_k 28", "q2_k 32"},
+      {"q3_k_s", "q3_k 32", "q3_k 32", "q3_k 32"},
+      {"q3_k_m", "q5_k 2, q4_k 30", "q5_k 2, q4_k 30", "q4_k 32"},
+      {"q3_k_l", "q5_k 32", "q5_k 32", "q5_k 32"},
+      {"q4_k_s", "q5_k 4, q4_k 28", "q5_k 4, q4_k 28", "q4_k 32"},
+      {"q5_k_s", "q5_k 32", "q5_k 32", "q5_k 32"},
+      {"q6_k", "q6_k 32", "q6_k 32", "q6_k 32"},
+      {"q4_0", "q4_0 32", "q4_0 32", "q4_0 32"},
+      {"iq4_xs", "iq4_xs 32", "q5_k 4, iq4_xs 28", "iq4_xs 32"},
+      {"iq3_m", "q4_k 32", "q4_k 4, iq3_s 28", "q4_k 32"},
+      {"iq3_xxs", "iq3_s 32", "q4_k 4, q3_k 28", "iq3_s 32"},
+      {"iq2_m", "iq3_s 32", "iq3_s 4, iq2_s 28", "iq3_s 32"},
+      {"iq2_xxs", "q2_k 32", "q2_k 4, iq2_xxs 28", "iq2_xxs 32"},
+      {"iq1_s", "q2_k 32", "q2_k 4, iq1_s 28", "iq2_xxs 32"},
+  };
+  for (const auto& e : kExpected) {
+    INFO(e.mix);
+    CHECK(over_layers(e.mix, kDense, "attn_v") == e.value);
+    CHECK(over_layers(e.mix, kDense, "ffn_down") == e.down);
+    CHECK(over_layers(e.mix, kDense, "attn_output") == e.attn_output);
+  }
+  CHECK(over_layers("q5_k_m", kDense, "ffn_down") == over_layers("q5_k_m", kDense, "attn_v"));
+  CHECK(over_layers("q5_k_m", kDense, "ffn_down").starts_with("q6_k 4, q5_k 2, q6_k 1, q5_k 2, "));
+  MixFacts facts = kDense;
+  facts.importance = true;
+  CHECK(over_layers("q4_0", facts, "ffn_down") == "q4_1 4, q4_0 28");
+  CHECK(over_layers("q5_0", facts, "ffn_down") == "q5_1 4, q5_0 28");
+}
+
+TEST_CASE("mix: positions are counted by layer and name, or taken from the name", "[mix]") {
+  MixFacts facts = kDense;
+  facts.layers = 8;  // the first eighth is the first tensor
+  const auto types = [&](const std::vector<Named>& tensors) {
+    std::vector<DType> out;
+    for (const MixChoice& c : choices("q4_k_s", facts, tensors)) out.push_back(c.type.value());
+    return out;
+  };
+  const Named experts{"blk.0.ffn_down_exps.weight", {256, 256}},
+      shared{"blk.0.ffn_down_shexp.weight", {256, 256}},
+      second{"blk.1.ffn_down.weight", {256, 256}};
+  using Types = std::vector<DType>;
+  CHECK(types({second, shared, experts}) == Types{DType::Q4_K, DType::Q4_K, DType::Q5_K});
+  CHECK(types({second}) == Types{DType::Q5_K});
+  facts.experts = 4;  // then layers come in any order, and their numbers count
+  CHECK(types({second}) == Types{DType::Q4_K});
+  CHECK(types({second, shared, experts}) == Types{DType::Q4_K, DType::Q5_K, DType::Q5_K});
+
+  facts.experts = 0;  // what something else decides is not counted
+  const Shape shape{256, 256};
+  const MixTensor in[] = {{"blk.0.ffn_down.weight", DType::F16, shape, true},
+                          {"blk.1.ffn_down.weight", DType::F16, shape}};
+  const auto c = apply_mix(*find_mix("q4_k_s"), facts, in, NameStyle::Ggml);
+  CHECK_FALSE(c[0].type);
+  CHECK(c[1].type == DType::Q5_K);
+}
+
 TEST_CASE("mix: layers count by number, whatever their order in the file", "[mix]") {
   // In the file 0, 1, 10, 11, 2, …; of 12 layers, the first eighth is layer 0.
   std::vector<Named> tensors;
@@ -103,6 +180,8 @@ TEST_CASE("mix: shared values, experts, falcon and 70B models have rules of thei
   CHECK(only("q2_k", facts, v) == DType::Q5_K);
   facts.heads_kv = facts.heads;  // LLaMA 65B
   CHECK(only("q2_k", facts, v) == DType::Q3_K);
+  facts.architecture = "olmo";
+  CHECK(only("q2_k", facts, v) == DType::Q5_K);
 
   facts = kDense;
   facts.experts = 8;
@@ -112,6 +191,10 @@ TEST_CASE("mix: shared values, experts, falcon and 70B models have rules of thei
   CHECK(only("q3_k_l", facts, o) == DType::Q3_K);
   CHECK(only("mxfp4_moe", facts, {"blk.0.ffn_up_exps.weight", {8, 32, 256}}) == DType::MXFP4);
   CHECK(only("mxfp4_moe", facts, k) == DType::Q8_0);
+  const Named stacked{"blk.0.attn_q.weight", {8, 32, 256}};
+  CHECK(only("mxfp4_moe", facts, stacked) == DType::MXFP4);
+  facts.architecture = "bailingmoe3";
+  CHECK(only("mxfp4_moe", facts, stacked) == DType::Q8_0);
 
   facts = kDense;
   facts.architecture = "falcon";
@@ -178,6 +261,11 @@ TEST_CASE("mix: Hugging Face's names get what ggml's would", "[mix]") {
     ggml.push_back({p.ggml, {256, 256}});
     hf.push_back({p.hf, {256, 256}});
   }
+  const std::string_view metas[] = {"wq", "wk", "wv", "wo"};
+  const Part parts[] = {Part::Query, Part::Key, Part::Value, Part::AttnOut};
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(part_of("layers.7.attention." + std::string(metas[i]) + ".weight",
+                  NameStyle::HuggingFace) == parts[i]);
   CHECK(part_of("transformer.h.7.self_attention.query_key_value.weight", NameStyle::HuggingFace) ==
         Part::Value);
   MixFacts facts = kDense;
@@ -206,6 +294,15 @@ TEST_CASE("mix: facts come from the architecture's own keys", "[mix]") {
   CHECK(facts.experts == 128);
   CHECK(facts.heads == 32);
   CHECK(facts.heads_kv == 32);  // as many as there are heads, where the key is missing
+}
+
+TEST_CASE("mix: a file may claim any number of layers", "[mix]") {
+  MixFacts facts = kDense;
+  facts.layers = ~std::uint64_t{0};
+  CHECK(only("q4_k_s", facts, {"blk.0.ffn_down.weight", {256, 256}}) == DType::Q5_K);
+  CHECK(only("iq3_xs", facts, {"blk.0.ffn_up.weight", {256, 256}}) == DType::IQ3_S);
+  facts.layers = 0;
+  CHECK(only("q4_k_s", facts, {"blk.0.ffn_down.weight", {256, 256}}) == DType::Q4_K);
 }
 
 TEST_CASE("mix: rows that no block fits fall back as in llama.cpp", "[mix]") {
