@@ -41,4 +41,24 @@ inline Span span_of(const Tensor& tensor, DType type, const Box& box) {
           .bytes = checked_size(type, box.elements())};
 }
 
+// Steps from one tensor to one of another type.
+template <class Found>
+class TypeStep : public MeasuringStep<Found> {
+ public:
+  std::uint64_t units() const override { return tiling_.units(); }
+  void spans(std::uint64_t unit, std::vector<Span>& add_to) const override {
+    add_to.push_back(span_of(*from_, to_, tiling_.box(unit)));
+  }
+
+ protected:
+  TypeStep(const std::string& name, TensorPtr from, DType to)
+      : MeasuringStep<Found>({{name, to, from->shape()}}, name),
+        from_(std::move(from)),
+        to_(to),
+        tiling_(Tiling::of(*from_, info(to).block_elems)) {}
+  TensorPtr from_;
+  DType to_;
+  Tiling tiling_;
+};
+
 }  // namespace wtool

@@ -84,13 +84,15 @@ class Worker {
   void weighted_unit(const Box& box);
   void run(const Piece& piece);
   void with_steps(const Piece& piece);
-  void encode(const BlockRows& rows, std::byte* out) const;
+  QuantizeRows quantizer(Method method, bool weighted) const;
+  BlockRows rows_of(const Piece& piece) const;
   void load_importance(const Piece& piece);
   void load_mean_squares(const Piece& piece);
   float mean_square_of_row(std::uint64_t row);
-  void replace_blocks(const Piece& piece, std::byte* out);
-  void count_bad(const Piece& piece, const std::byte* out);
-  void measure(const Piece& piece, const std::byte* out);
+  std::uint64_t replace_blocks(const Piece& piece, Method method, std::byte* out);
+  void count_bad(const Piece& piece, bool encoded);
+  void measure(const Piece& piece);
+  void measure_reference(const Piece& piece);
   void add_squares(const Piece& piece, Squares& plain, Squares& weighted);
   void add_weighted_values(const Piece& piece);
   float importance_of(std::size_t i, const Piece& piece) const {
@@ -105,13 +107,17 @@ class Worker {
   const Quantizer& quantizer_;
   const Codec &source_, &target_;
   Scratch& scratch_;
-  std::uint64_t columns_, rows_of_matrix_;
+  std::uint64_t columns_, rows_of_matrix_, matrices_;
   DriftLanes lanes_;
   Found found_;
   Bytes in_;
   std::byte* out_ = nullptr;
   std::span<float> x_, y_, importance_, mean_squares_, steps_;
   std::span<std::byte> reference_;
+  struct {
+    std::uint64_t row = ~std::uint64_t{0};
+    float value = 0;
+  } long_row_;  // the last whose mean square was asked for
 };
 
 Worker::Worker(const Tensor& from, DType to, const QuantizeOptions& options, Scratch& scratch)
@@ -124,7 +130,11 @@ Worker::Worker(const Tensor& from, DType to, const QuantizeOptions& options, Scr
       scratch_(scratch),
       columns_(from.whole().cols) {
   const Shape& shape = from.shape();
-  rows_of_matrix_ = shape.size() < 2 ? 1 : std::max<std::uint64_t>(1, shape[shape.size() - 2]);
+  const auto from_the_end = [&](std::size_t i) {
+    return shape.size() < i ? 1 : std::max<std::uint64_t>(1, shape[shape.size() - i]);
+  };
+  rows_of_matrix_ = from_the_end(2);
+  matrices_ = from_the_end(3);
 }
 
 void Worker::run(const Box& box, MutableBytes out) {
@@ -182,28 +192,26 @@ void Worker::run(const Piece& piece) {
   std::byte* out = place(piece);
   if (!all_finite(x_.data(), n)) {
     std::memset(out, 0, checked_size(to_.id, n));
-    return count_bad(piece, nullptr);
+    return count_bad(piece, false);
   }
   if (is_weighted()) {
     load_importance(piece);
     if (to_.block_elems == 32) load_mean_squares(piece);
   }
-  const BlockRows rows{x_.data(), piece.rows, piece.columns,
-                       is_weighted() ? importance_.data() : nullptr, mean_squares_.data()};
-  encode(rows, out);
+  quantizer(options_.method, is_weighted())(rows_of(piece), out);
   target_.decode(out, y_.data(), n);
-  if (is_weighted() && !all_finite(y_.data(), n)) replace_blocks(piece, out);
-  if (!all_finite(y_.data(), n)) return count_bad(piece, out);
-  if (options_.measure) measure(piece, out);
+  if (is_weighted()) found_.fallback_blocks += replace_blocks(piece, options_.method, out);
+  if (!all_finite(y_.data(), n)) return count_bad(piece, true);
+  if (options_.measure) measure(piece);
 }
 
-void Worker::encode(const BlockRows& rows, std::byte* out) const {
-  if (options_.method == Method::Best && quantizer_.best != nullptr)
-    quantizer_.best(rows, out);
-  else if (rows.importance != nullptr && quantizer_.weighted != nullptr)
-    quantizer_.weighted(rows, out);
-  else
-    quantizer_.plain(rows, out);
+QuantizeRows Worker::quantizer(Method method, bool weighted) const {
+  if (method == Method::Best && quantizer_.best != nullptr) return quantizer_.best;
+  return weighted && quantizer_.weighted != nullptr ? quantizer_.weighted : quantizer_.plain;
+}
+BlockRows Worker::rows_of(const Piece& piece) const {
+  return {x_.data(), piece.rows, piece.columns, is_weighted() ? importance_.data() : nullptr,
+          mean_squares_.data()};
 }
 
 // The types whose codes are all multiples of one step: errors are counted in steps too.
@@ -214,7 +222,7 @@ void Worker::with_steps(const Piece& piece) {
   (eight ? f32_to_q8_0 : f32_to_q4_0)(x_.data(), out, n, steps_.data());
   if (!all_finite(steps_.data(), n / 32)) {
     target_.decode(out, y_.data(), n);
-    return count_bad(piece, out);
+    return count_bad(piece, true);
   }
   if (!options_.measure) return;
   target_.decode(out, y_.data(), n);
@@ -223,7 +231,7 @@ void Worker::with_steps(const Piece& piece) {
 }
 
 void Worker::load_importance(const Piece& piece) {
-  const std::uint64_t matrix = piece.row / rows_of_matrix_;
+  const std::uint64_t matrix = piece.row / rows_of_matrix_ % matrices_;
   options_.importance(matrix * columns_ + piece.col, importance_.first(piece.columns));
 }
 
@@ -236,6 +244,7 @@ void Worker::load_mean_squares(const Piece& piece) {
 
 // Of a row that is longer than a piece: read once more, in order.
 float Worker::mean_square_of_row(std::uint64_t row) {
+  if (row == long_row_.row) return long_row_.value;
   Scratch::Frame frame(scratch_);
   const auto part = frame.take<float>(kPiece);
   float sum = 0;
@@ -245,23 +254,27 @@ float Worker::mean_square_of_row(std::uint64_t row) {
     read_f32(from_, box, values, scratch_);
     for (const float v : values) sum += v * v;
   }
-  return sum / static_cast<float>(columns_);
+  long_row_ = {row, sum / static_cast<float>(columns_)};
+  return long_row_.value;
 }
 
-// Blocks whose weighted fit has no finite answer are quantised without importance.
-void Worker::replace_blocks(const Piece& piece, std::byte* out) {
+// Blocks whose weighted fit has no finite answer are quantised without importance. How many.
+std::uint64_t Worker::replace_blocks(const Piece& piece, Method method, std::byte* out) {
+  if (all_finite(y_.data(), piece.elements())) return 0;
   const std::size_t block = to_.block_elems;
+  std::uint64_t replaced = 0;
   for (std::size_t i = 0; i < piece.elements(); i += block) {
     if (all_finite(&y_[i], block)) continue;
     std::byte* place = out + checked_size(to_.id, i);
-    encode(BlockRows{&x_[i], 1, block}, place);
+    quantizer(method, false)(BlockRows{&x_[i], 1, block}, place);
     target_.decode(place, &y_[i], block);
-    ++found_.fallback_blocks;
+    ++replaced;
   }
+  return replaced;
 }
 
 // Values that are not finite in the source, and blocks that are not although their source is.
-void Worker::count_bad(const Piece& piece, const std::byte* out) {
+void Worker::count_bad(const Piece& piece, bool encoded) {
   Drift& drift = lanes_.rest;
   const std::size_t block = to_.block_elems;
   for (std::size_t b = 0; b < piece.elements(); b += block) {
@@ -271,30 +284,31 @@ void Worker::count_bad(const Piece& piece, const std::byte* out) {
         ++drift.non_finite;
         drift.add_bad(piece.at + i);
       }
-    } else if (out != nullptr && !all_finite(&y_[b], block)) {
+    } else if (encoded && !all_finite(&y_[b], block)) {
       drift.overflows += block;
       drift.add_bad(piece.at + b);
-    } else if (out != nullptr && options_.measure) {
+    } else if (encoded && options_.measure) {
       add_drift(&x_[b], &y_[b], block, nullptr, lanes_);
     }
   }
 }
 
-void Worker::measure(const Piece& piece, const std::byte*) {
-  const std::size_t n = piece.elements();
-  add_drift(x_.data(), y_.data(), n, nullptr, lanes_);
+void Worker::measure(const Piece& piece) {
+  add_drift(x_.data(), y_.data(), piece.elements(), nullptr, lanes_);
   if (is_weighted()) {
     Squares unused;
     add_squares(piece, unused, found_.weighted);
     add_weighted_values(piece);
   }
-  if (options_.method == Method::Exact) return;
-  QuantizeRows exact =
-      is_weighted() && quantizer_.weighted ? quantizer_.weighted : quantizer_.plain;
-  const BlockRows rows{x_.data(), piece.rows, piece.columns,
-                       is_weighted() ? importance_.data() : nullptr, mean_squares_.data()};
-  exact(rows, reference_.data());
+  if (options_.method == Method::Best) measure_reference(piece);
+}
+
+// What Method::Exact would have stored.
+void Worker::measure_reference(const Piece& piece) {
+  const std::size_t n = piece.elements();
+  quantizer(Method::Exact, is_weighted())(rows_of(piece), reference_.data());
   target_.decode(reference_.data(), y_.data(), n);
+  if (is_weighted()) replace_blocks(piece, Method::Exact, reference_.data());
   if (all_finite(y_.data(), n)) add_squares(piece, found_.exact, found_.weighted_exact);
 }
 
@@ -317,19 +331,11 @@ void Worker::add_weighted_values(const Piece& piece) {
   }
 }
 
-class QuantizeStep final : public MeasuringStep<Found> {
+class QuantizeStep final : public TypeStep<Found> {
  public:
-  QuantizeStep(std::string name, TensorPtr from, DType to, const QuantizeOptions& options)
-      : MeasuringStep({{name, to, from->shape()}}, name),
-        from_(std::move(from)),
-        to_(to),
-        options_(options),
-        tiling_(Tiling::of(*from_, info(to).block_elems)) {}
+  QuantizeStep(const std::string& name, TensorPtr from, DType to, const QuantizeOptions& options)
+      : TypeStep(name, std::move(from), to), options_(options) {}
 
-  std::uint64_t units() const override { return tiling_.units(); }
-  void spans(std::uint64_t unit, std::vector<Span>& add_to) const override {
-    add_to.push_back(span_of(*from_, to_, tiling_.box(unit)));
-  }
   void run(const Unit& unit) const override {
     Worker worker(*from_, to_, options_, unit.scratch);
     worker.run(tiling_.box(unit.index), unit.out[0]);
@@ -354,10 +360,7 @@ class QuantizeStep final : public MeasuringStep<Found> {
   }
 
  private:
-  TensorPtr from_;
-  DType to_;
   QuantizeOptions options_;
-  Tiling tiling_;
 };
 
 }  // namespace
@@ -366,7 +369,7 @@ std::unique_ptr<Step> quantize_step(std::string name, TensorPtr from, DType to,
                                     const QuantizeOptions& options) {
   if (const auto why = cast_refuses(*from, to)) throw Error(Fault::Usage, *why).in(name);
   if (from->dtype() == to) throw Error(Fault::Internal, "is of that type already").in(name);
-  return std::make_unique<QuantizeStep>(std::move(name), std::move(from), to, options);
+  return std::make_unique<QuantizeStep>(name, std::move(from), to, options);
 }
 
 }  // namespace wtool

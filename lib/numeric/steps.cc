@@ -299,19 +299,11 @@ void Caster::integers_to_floats(const Piece& p, const Integers<T>& in) {
     if (!is_exactly(y_[i], in[i])) bad(lanes_.rest.overflows, p.at + i);
 }
 
-class CastStep final : public MeasuringStep<Drift> {
+class CastStep final : public TypeStep<Drift> {
  public:
-  CastStep(std::string name, TensorPtr from, DType to, const CastOptions& options)
-      : MeasuringStep({{name, to, from->shape()}}, name),
-        from_(std::move(from)),
-        to_(to),
-        options_(options),
-        tiling_(Tiling::of(*from_, info(to).block_elems)) {}
+  CastStep(const std::string& name, TensorPtr from, DType to, const CastOptions& options)
+      : TypeStep(name, std::move(from), to), options_(options) {}
 
-  std::uint64_t units() const override { return tiling_.units(); }
-  void spans(std::uint64_t unit, std::vector<Span>& add_to) const override {
-    add_to.push_back(span_of(*from_, to_, tiling_.box(unit)));
-  }
   void run(const Unit& unit) const override {
     const Box box = tiling_.box(unit.index);
     Scratch::Frame frame(unit.scratch);
@@ -327,10 +319,7 @@ class CastStep final : public MeasuringStep<Drift> {
   void report(Report& to) const override { to.rows.push_back(total_.row(name_)); }
 
  private:
-  TensorPtr from_;
-  DType to_;
   CastOptions options_;
-  Tiling tiling_;
 };
 
 }  // namespace
@@ -350,7 +339,7 @@ std::unique_ptr<Step> cast_step(std::string name, TensorPtr from, DType to,
     return quantize_step(
         std::move(name), std::move(from), to,
         {.method = Method::Exact, .measure = options.measure, .importance = nullptr});
-  return std::make_unique<CastStep>(std::move(name), std::move(from), to, options);
+  return std::make_unique<CastStep>(name, std::move(from), to, options);
 }
 
 std::optional<std::string> cast_refuses(const Tensor& from, DType to) {

@@ -50,8 +50,9 @@ struct QuantizeOptions {
   Method method = Method::Exact;
   bool measure = true;
   // Gives elements [first, first + out.size()) of the tensor's importance: one for each column of
-  // each of its matrices (experts). Finite, >= 0. Null: all columns count the same. A block whose
-  // weighted fit is not finite is quantised without it and counted in `fallback_blocks`.
+  // each of its matrices (experts: the third dimension from the end). Finite, >= 0. Null: all
+  // columns count the same. A block whose weighted fit is not finite is quantised without it and
+  // counted in `fallback_blocks`.
   std::function<void(std::uint64_t first, std::span<float> out)> importance;
 };
 std::unique_ptr<Step> quantize_step(std::string name, TensorPtr from, DType to,
