@@ -132,4 +132,36 @@ TEST_CASE("ggml: mean squares are sums in the order of the elements", "[ggml_pla
       }
 }
 
+// Scales of 1, so that values are rounded as they are.
+TEST_CASE("ggml: halves are rounded away from zero, what is just below them is not",
+          "[ggml_plain]") {
+  const float below = 0x1.fffffep-2f;
+  std::vector<float> bytes(32 * 16), trits(256);
+  for (std::size_t b = 0; b < 16; ++b) {  // as many as the widest vector takes at a time
+    const float block[] = {127, 0.5f, -0.5f, below, -below, 2.5f, -3.5f};
+    std::copy(std::begin(block), std::end(block),
+              bytes.begin() + static_cast<std::ptrdiff_t>(32 * b));
+  }
+  for (std::size_t i = 0; i < 256; ++i) trits[i] = i % 2 == 0 ? below : -below;
+  trits[0] = 1;
+  for (const Simd level : levels()) {
+    const AtLevel at(level);
+    INFO(name_of(level));
+    Buffer q8(34 * 16), tq1(54), tq2(66);
+    quantize_q8_0({bytes.data(), 16, 32}, q8.data());
+    const int want[] = {127, 1, -1, 0, 0, 3, -4};
+    for (std::size_t i = 0; i < 34 * 16; ++i)
+      if (i % 34 >= 2 && i % 34 < 9)
+        REQUIRE(static_cast<int>(static_cast<std::int8_t>(q8[i])) == want[i % 34 - 2]);
+    quantize_tq1_0({trits.data(), 1, 256}, tq1.data());
+    quantize_tq2_0({trits.data(), 1, 256}, tq2.data());
+    std::vector<float> from_tq1(256), from_tq2(256), ones(256);
+    ones[0] = 1;
+    tq1_0_to_f32(tq1.data(), from_tq1.data(), 256);
+    tq2_0_to_f32(tq2.data(), from_tq2.data(), 256);
+    CHECK(from_tq1 == ones);
+    CHECK(from_tq2 == ones);
+  }
+}
+
 }  // namespace wtool

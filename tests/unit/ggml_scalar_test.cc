@@ -214,6 +214,20 @@ TEST_CASE("ggml: every instruction set gives the scalar bytes of searched types 
   }
 }
 
+TEST_CASE("ggml: the fifth pass over the codes is made", "[ggml_scalar]") {
+  const auto values = golden_floats("passes.f32"), importance = golden_floats("passes.imatrix.f32");
+  REQUIRE(values.size() == 6 * 256);
+  for (const Simd level : levels()) {
+    const AtLevel at(level);
+    INFO(name_of(level));
+    Buffer q3(6 * 110), q2(6 * 84);
+    find_quantizer(DType::Q3_K)->plain({values.data(), 6, 256}, q3.data());
+    CHECK(q3 == golden("passes.q3_K.bin"));
+    find_quantizer(DType::Q2_K)->weighted({values.data(), 6, 256, importance.data()}, q2.data());
+    CHECK(q2 == golden("passes.q2_K.imatrix.bin"));
+  }
+}
+
 TEST_CASE("ggml: any number of blocks is quantised with importance, and no more touched",
           "[ggml_scalar]") {
   for (const Type& type : kTypes) {
