@@ -250,7 +250,9 @@ def main():
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        results = list(compare_bytes(folder)) if SUBJECT == "bytes" else [compare(folder, *case) for case in cases()]
+        # What a sanitizer may find, a seventh of them shows; 7 shares no factor with the lists.
+        chosen = list(cases())[::7 if os.environ.get("WTOOL_SANITIZED") == "1" else 1]
+        results = list(compare_bytes(folder)) if SUBJECT == "bytes" else [compare(folder, *case) for case in chosen]
     print(f"{len(results)} compared, {results.count(False)} differ")
     sys.exit(not results or not all(results))
 
