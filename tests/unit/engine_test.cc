@@ -10,26 +10,12 @@
 #include "lib/base/error.h"
 #include "lib/engine/execute.h"
 #include "tests/catch.h"
+#include "tests/unit/temp_folder.h"
 
 namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct TempFolder {
-  fs::path path;
-  TempFolder() {
-    std::string name = (fs::temp_directory_path() / "wtool-test-XXXXXX").native();
-    path = ::mkdtemp(name.data());
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  std::string operator/(std::string_view name) const { return path / name; }
-};
 
 std::string get(const std::string& path) {
   std::ifstream in(path, std::ios::binary);

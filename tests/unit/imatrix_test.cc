@@ -15,6 +15,7 @@
 #include "lib/base/error.h"
 #include "lib/engine/execute.h"
 #include "tests/catch.h"
+#include "tests/unit/temp_folder.h"
 
 using namespace wtool;
 
@@ -81,18 +82,7 @@ Metadata meta_of(std::vector<std::string> datasets, std::uint32_t chunks, std::u
 
 class Folder {
  public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "wtool-test-XXXXXX").native();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  std::string path(const std::string& name) const { return (path_ / name).native(); }
+  std::string path(const std::string& name) const { return folder_ / name; }
   std::string put(const std::string& name, const Buffer& bytes) const {
     std::ofstream(path(name), std::ios::binary) << as_text(bytes);
     return path(name);
@@ -118,7 +108,7 @@ class Folder {
   }
 
  private:
-  std::filesystem::path path_;
+  TempFolder folder_;
 };
 
 std::shared_ptr<const Model> open(const std::string& path) {

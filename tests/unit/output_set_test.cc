@@ -14,6 +14,7 @@
 
 #include "lib/base/error.h"
 #include "tests/catch.h"
+#include "tests/unit/temp_folder.h"
 
 namespace wtool {
 namespace {
@@ -24,26 +25,16 @@ using Existing = OutputSet::Existing;
 
 class Folder {
  public:
-  Folder() {
-    std::string path = (fs::temp_directory_path() / "wtool-test-XXXXXX").native();
-    path_ = ::mkdtemp(path.data());
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(std::string_view name) const { return path_ / name; }
+  std::string operator/(std::string_view name) const { return folder_ / name; }
   std::vector<std::string> names() const {
     std::vector<std::string> out;
-    for (const auto& e : fs::directory_iterator(path_)) out.push_back(e.path().filename());
+    for (const auto& e : fs::directory_iterator(folder_.path)) out.push_back(e.path().filename());
     std::sort(out.begin(), out.end());
     return out;
   }
 
  private:
-  fs::path path_;
+  TempFolder folder_;
 };
 using Names = std::vector<std::string>;
 

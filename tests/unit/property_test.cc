@@ -9,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/engine/execute.h"
 #include "tests/catch.h"
+#include "tests/unit/temp_folder.h"
 
 namespace wtool {
 namespace {
@@ -62,20 +63,6 @@ const Format kTest{.name = "test",
                    .read = nullptr,
                    .refuses = [](const OutTensor&) { return std::optional<std::string>(); },
                    .layout = layout_of};
-
-struct TempFolder {
-  fs::path path;
-  TempFolder() {
-    std::string name = (fs::temp_directory_path() / "wtool-test-XXXXXX").native();
-    path = ::mkdtemp(name.data());
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-};
 
 struct Made {
   Plan plan;
