@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,17 +46,42 @@ struct Model {
   const SideFile* side_file(std::string_view name) const noexcept;
 };
 
+// What the codes of a quantised tensor stand for.
+enum class Levels : std::uint8_t {
+  Integers,  // evenly spaced, `bits` wide
+  Fp8,       // E4M3
+  Nvfp4,     // E2M1, an E4M3 scale for each 16 of them, one f32 scale for all
+  Mxfp4,     // E2M1, a power of two for each 32
+  Mxfp8,     // E4M3, likewise
+  Nf4,       // 16 quantiles of the normal distribution
+};
+enum class ScaleMethod : std::uint8_t {
+  Rtn,      // from the extremes of a group alone: what the common tools write
+  Search,   // a few trials, a least-squares fit, the storable scales around it
+  Optimal,  // the best of all storable scales and zero points
+};
 // How tensors are to be written; each scheme looks at what concerns it.
 struct SchemeOptions {
-  unsigned bits = 8;
-  std::uint64_t group = 128;        // elements along the input dimension; 0: the whole row
-  bool activations = false;         // int8 activations at run time (W8A8)
+  Levels levels = Levels::Integers;
+  unsigned bits = 8;          // of integers, 2 … 8
+  std::uint64_t group = 128;  // elements along the input dimension; 0: the whole row
+  bool asymmetric = false;    // integers: with zero points
+  bool block = false;         // Fp8: one scale for each 128 × 128
+  bool activations = false;   // 8-bit activations at run time (W8A8)
+  ScaleMethod method = ScaleMethod::Search;
+  bool signed_scales = false;       // scales of symmetric integers may be negative
+  bool source_arithmetic = false;   // rtn in the arithmetic of the tensor's own type
   std::optional<DType> dtype = {};  // plain: the type to cast to. none: as it is
   bool saturate = false;            // plain: overflow becomes the largest value
 };
+// How much each column of a weight counts: elements [first, first + out.size()) of its importance,
+// finite and not negative. Null: all alike.
+using ColumnImportance = std::function<void(std::uint64_t first, std::span<float> out)>;
 struct Target {
   std::string name;  // the source tensor's: "model.layers.0.mlp.up_proj.weight"
   TensorPtr values;
+  ColumnImportance importance = nullptr;
+  std::shared_ptr<const Step> shared = nullptr;  // of Scheme::measure; null: it makes its own
 };
 // What a scheme found: the logical name and its parts, in the order the scheme lays down.
 struct Found {
@@ -82,11 +108,14 @@ struct Scheme {
   // Why this tensor can't be stored so; from its dtype and shape alone. The caller falls back or
   // keeps it.
   std::optional<std::string> (*refuses)(const Tensor&, const SchemeOptions&);
-  // Adds measures and one step per tensor. The targets of one call share what the scheme shares
-  // between fused tensors (q, k, v); usually it is one. Null: read-only.
+  // Adds measures and one step per tensor, in order. Null: read-only.
   void (*encode)(std::span<const Target>, const SchemeOptions&, Plan&);
   // The quantization_config as JSON text; `kept` are the modules left as they were.
   std::string (*config)(std::span<const ConfigGroup>, std::span<const std::string> kept);
+  // What tensors that an engine fuses (q, k, v) must share, measured over all of them and added to
+  // the plan; nothing if the options need no such thing. Null: never.
+  std::shared_ptr<const Step> (*measure)(std::span<const TensorPtr>, const SchemeOptions&,
+                                         Plan&) = nullptr;
 };
 
 // The tables a command passes down.
