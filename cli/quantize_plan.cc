@@ -340,7 +340,10 @@ void QuantizePlanner::remark_importance() {
 void QuantizePlanner::quantize_one(const LogicalTensor& t, const TensorEntry& entry,
                                    const Choice& choice) {
   const TensorPtr values = model_.open(t);
-  SchemeOptions options{.bits = choice.bits, .group = 0, .activations = choice.activations};
+  SchemeOptions options{.bits = choice.bits,
+                        .group = 0,
+                        .activations = choice.activations,
+                        .method = ScaleMethod::Rtn};
   std::optional<std::string> why, first_why;
   if (choice.activations) {
     why = scheme_.refuses(*values, options);

@@ -18,13 +18,23 @@ Drift& Drift::operator+=(const Drift& next) {
   overflows += next.overflows;
   non_finite += next.non_finite;
   first_bad = std::min(first_bad, next.first_bad);
+  weighted_error2 += next.weighted_error2;
+  weighted_value2 += next.weighted_value2;
   for (std::size_t i = 0; i < kBins; ++i) histogram[i] += next.histogram[i];
   return *this;
 }
 
+namespace {
+
+double root_of_ratio(double errors, double values) {
+  if (errors == 0) return 0;
+  return values == 0 ? std::numeric_limits<double>::infinity() : std::sqrt(errors / values);
+}
+
+}  // namespace
+
 double Drift::rel_rmse() const {
-  if (error2 == 0) return 0;
-  return value2 == 0 ? std::numeric_limits<double>::infinity() : std::sqrt(error2 / value2);
+  return root_of_ratio(error2, value2);
 }
 
 double Drift::sqnr_db() const {
@@ -47,6 +57,7 @@ Row Drift::row(std::string tensor) const {
   const bool in_steps = std::accumulate(histogram.begin(), histogram.end(), std::uint64_t{0}) > 0;
   if (measured) {
     add(kRelRmse, rel_rmse());
+    if (weighted_value2 > 0) add(kWeightedRmse, root_of_ratio(weighted_error2, weighted_value2));
     add(kSqnr, sqnr_db());
     if (in_steps) add(kMaxSteps, worst_steps);
     add(kCosine, cosine());

@@ -23,6 +23,8 @@ struct Drift {
   std::uint64_t overflows = 0;   // finite values that became infinite, or were saturated
   std::uint64_t non_finite = 0;  // NaN and infinities in the source
   std::uint64_t first_bad = ~std::uint64_t{0};  // flat index of the first overflow or non-finite
+  // With an importance of columns: the squares, each times its column's.
+  double weighted_error2 = 0, weighted_value2 = 0;
   // |error| in steps, where there are steps: bins of 1/16 step each from 0 to 1/2; the last takes
   // what lies beyond.
   std::array<std::uint64_t, kBins> histogram = {};

@@ -25,8 +25,8 @@ struct IntegerCoding {
 IntegerCoding integer_coding(const SchemeOptions& options, DType scale, DType source);
 
 struct IntegerCodes {
-  MutableBytes codes;   // rows × code_bytes(), or rows × cols signed bytes
-  MutableBytes scales;  // one for each group, row by row, little-endian
+  MutableBytes codes;                 // rows × code_bytes(), or rows × cols signed bytes
+  MutableBytes scales;                // one for each group, row by row, little-endian
   std::span<std::int8_t> zeros = {};  // likewise, minus 2^(bits-1), as codes are; with zero points
 };
 

@@ -71,6 +71,8 @@ class EncodeStep final : public MeasuringStep<Drift> {
     Drift drift;
     if (all_finite(values.data(), values.size())) {
       how_.encode(box, values, unit.out, drift, unit.scratch);
+      if (drift.first_bad != Drift{}.first_bad)
+        drift.first_bad = flat_index(*from_, box, drift.first_bad);
     } else {
       for (const MutableBytes& out : unit.out) std::fill(out.begin(), out.end(), std::byte{0});
       for (std::size_t i = 0; i < values.size(); ++i)

@@ -17,7 +17,7 @@ struct Encoder {
   std::function<void(const Box&, std::vector<Span>& add_to)> spans;
   // Fills `out`, one for each span, and adds to `drift` how far what a reader will decode is from
   // `source` (DriftLanes in kernels.h helps). Only called with finite values; what it adds to
-  // first_bad is a flat index into the tensor.
+  // first_bad is an index into the box.
   std::function<void(const Box&, std::span<const float> source, std::span<const MutableBytes> out,
                      Drift& drift, Scratch&)>
       encode;

@@ -122,7 +122,7 @@ void groups(const std::vector<float>& values, Simd level) {
     const std::string of = " int4 g" + std::to_string(group);
     const IntGroups plain{.bits = 4, .group = group, .scale = DType::BF16, .packed = true};
     Drift drift;
-    each("rtn" + of, [&](In x) { quantize_groups(plain, 1, kPiece, x, codes, stored, drift); });
+    each("rtn" + of, [&](In x) { quantize_groups(plain, 1, kPiece, x, {codes, stored}, drift); });
     GroupSearch how{.group = group};
     each("search" + of, [&](In x) { choose_scales(how, 1, kPiece, x, {}, scales); });
     how.either_sign = true;

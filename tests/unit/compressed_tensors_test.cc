@@ -72,13 +72,20 @@ Ran quantized(const TensorPtr& values, const SchemeOptions& options) {
   Plan plan;
   kCompressedTensors.encode({&target, 1}, options, plan);
   REQUIRE(plan.steps.size() == 1);
+  Scratch scratch;
+  for (const auto& m : plan.measures)
+    for (std::uint64_t u = 0; u < m->units(); ++u) {
+      Buffer found;
+      m->run({u, {}, found, scratch});
+      m->fold(u, found);
+    }
   return run(*plan.steps[0]);
 }
 
 SchemeOptions weight_only(unsigned bits, std::uint64_t group) {
-  return {.bits = bits, .group = group};
+  return {.bits = bits, .group = group, .method = ScaleMethod::Rtn};
 }
-const SchemeOptions kW8A8{.bits = 8, .group = 128, .activations = true};
+const SchemeOptions kW8A8{.bits = 8, .group = 128, .activations = true, .method = ScaleMethod::Rtn};
 
 std::vector<float> random_values(std::size_t n, unsigned seed) {
   std::mt19937 random(seed);
@@ -122,6 +129,94 @@ TEST_CASE("compressed-tensors: packed groups have the reference's bytes", "[comp
     }
 }
 
+TEST_CASE("compressed-tensors: zero points have the reference's bytes", "[compressed_tensors]") {
+  for (const fs::path& dir : cases("ct_int4_g128_asym_f32_")) {
+    INFO(dir.string());
+    const Array weight = load_npy(dir / "weight_f32.npy");
+    SchemeOptions options = weight_only(4, 128);
+    options.asymmetric = true;
+    const Ran ran = quantized(tensor_of(weight.shape, weight.as<float>()), options);
+    for (const char* part :
+         {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"}) {
+      INFO(part);
+      CHECK(ran[std::string("m.") + part] == load_npy(dir / (std::string(part) + ".npy")).bytes);
+    }
+  }
+}
+
+TEST_CASE("compressed-tensors: bf16 arithmetic gives the reference's bytes of bf16 models",
+          "[compressed_tensors]") {
+  const auto bf16 = [](const Array& bits) {
+    const auto model =
+        Builder().add("m.weight", DType::BF16, bits.shape, Buffer(bits.bytes)).build();
+    return stored(model->catalog, model->catalog.entries()[0]);
+  };
+  for (const auto& [prefix, int8] :
+       {std::pair{"ct_int8_channel_bf16_", true}, {"ct_int4_g128_sym_bf16_", false}})
+    for (const fs::path& dir : cases(prefix)) {
+      INFO(dir.string());
+      SchemeOptions options = int8 ? kW8A8 : weight_only(4, 128);
+      options.source_arithmetic = true;
+      const Ran ran = quantized(bf16(load_npy(dir / "weight_bf16bits.npy")), options);
+      CHECK(ran[int8 ? "m.weight" : "m.weight_packed"] ==
+            load_npy(dir / (int8 ? "weight.npy" : "weight_packed.npy")).bytes);
+      CHECK(ran["m.weight_scale"] == load_npy(dir / "weight_scale_bf16bits.npy").bytes);
+    }
+}
+
+TEST_CASE("compressed-tensors: small floats have the reference's bytes", "[compressed_tensors]") {
+  struct Case {
+    const char *prefix, *codes_file, *codes, *scale_file;
+    SchemeOptions options;
+  };
+  const Case all[] = {{"ct_fp8_channel_f32_",
+                       "weight_e4m3_bytes",
+                       "m.weight",
+                       "weight_scale",
+                       {.levels = Levels::Fp8, .method = ScaleMethod::Rtn}},
+                      {"ct_fp8_block128_f32_",
+                       "weight_e4m3_bytes",
+                       "m.weight",
+                       "weight_scale",
+                       {.levels = Levels::Fp8, .block = true, .method = ScaleMethod::Rtn}},
+                      {"ct_nvfp4_f32_",
+                       "weight_packed",
+                       "m.weight_packed",
+                       "weight_scale_e4m3_bytes",
+                       {.levels = Levels::Nvfp4, .method = ScaleMethod::Rtn}}};
+  for (const Case& c : all)
+    for (const fs::path& dir : cases(c.prefix)) {
+      INFO(dir.string());
+      const Array weight = load_npy(dir / "weight_f32.npy");
+      const Ran ran = quantized(tensor_of(weight.shape, weight.as<float>()), c.options);
+      CHECK(ran[c.codes] == load_npy(dir / (std::string(c.codes_file) + ".npy")).bytes);
+      const Array scale = load_npy(dir / (std::string(c.scale_file) + ".npy"));
+      CHECK(ran["m.weight_scale"] == scale.bytes);
+      CHECK(ran.outputs[1].shape == scale.shape);
+      if (c.options.levels == Levels::Nvfp4)
+        CHECK(ran["m.weight_global_scale"] == load_npy(dir / "weight_global_scale.npy").bytes);
+    }
+}
+
+TEST_CASE("compressed-tensors: codes of every width are packed as the reference packs them",
+          "[compressed_tensors]") {
+  for (unsigned bits = 1; bits <= 8; ++bits) {
+    const fs::path dir = cases(fmt::format("ct_pack_bits{}", bits)).front();
+    const Array codes = load_npy(dir / "codes.npy"), packed = load_npy(dir / "packed_dim1.npy");
+    const std::uint64_t rows = codes.shape[0], cols = codes.shape[1], words = packed.shape[1];
+    for (std::uint64_t r = 0; r < rows; ++r) {
+      std::vector<std::uint8_t> row(cols);
+      for (std::uint64_t c = 0; c < cols; ++c)
+        row[c] =
+            static_cast<std::uint8_t>(codes.as<std::int8_t>()[r * cols + c] + (1 << (bits - 1)));
+      Buffer out(words * 4, std::byte{0xEE});
+      pack_codes(row, bits, out.data());
+      INFO("bits " << bits << " row " << r);
+      CHECK(std::equal(out.begin(), out.end(), packed.bytes.begin() + r * words * 4));
+    }
+  }
+}
+
 TEST_CASE("compressed-tensors: packed rows that end within a word have the reference's bytes",
           "[compressed_tensors]") {
   for (const auto& [prefix, bits] :
@@ -133,8 +228,8 @@ TEST_CASE("compressed-tensors: packed rows that end within a word have the refer
       const Array scale = load_npy(dir / "weight_scale.npy");
       Buffer codes(packed.bytes.size(), std::byte{0xEE}), scales(scale.bytes.size());
       Drift drift;
-      quantize_groups({.bits = bits}, weight.shape[0], weight.shape[1], weight.as<float>(), codes,
-                      scales, drift);
+      quantize_groups({.bits = bits}, weight.shape[0], weight.shape[1], weight.as<float>(),
+                      {codes, scales}, drift);
       CHECK(codes == packed.bytes);
       CHECK(scales == scale.bytes);
     }
@@ -145,7 +240,7 @@ TEST_CASE("compressed-tensors: codes and errors of a row worked by hand", "[comp
   const std::vector<float> row{7.5f, -7.5f, 2.5f, 3.5f, 0.25f, -1.0f, 0.0f, -2.75f};
   Buffer codes(4), scale(4);
   Drift drift;
-  quantize_groups({.bits = 4, .group = 8}, 1, 8, row, codes, scale, drift);
+  quantize_groups({.bits = 4, .group = 8}, 1, 8, row, {codes, scale}, drift);
   CHECK(load<float>(scale) == 1.0f);
   // 7, -8, 2, 4, 0, -1, 0, -3; each plus 8, the first in the lowest four bits
   CHECK(load<std::uint32_t>(codes) == 0x587'8CA'0Fu);
@@ -167,7 +262,7 @@ TEST_CASE("compressed-tensors: the scale is rounded to its stored type before co
   const auto second_code = [&](DType type, std::uint16_t scale_bits) {
     Buffer codes(4), scale(2);
     Drift drift;
-    quantize_groups({.bits = 4, .group = 8, .scale = type}, 1, 8, row, codes, scale, drift);
+    quantize_groups({.bits = 4, .group = 8, .scale = type}, 1, 8, row, {codes, scale}, drift);
     CHECK(load<std::uint16_t>(scale) == scale_bits);
     return static_cast<int>(load<std::uint32_t>(codes) >> 4 & 15) - 8;
   };
@@ -181,7 +276,7 @@ TEST_CASE("compressed-tensors: a group of zeros has the epsilon of its scale's t
   const auto scale_of = [&](DType type) {
     Buffer codes(4), scale(4);
     Drift drift;
-    quantize_groups({.bits = 4, .group = 8, .scale = type}, 1, 8, row, codes, scale, drift);
+    quantize_groups({.bits = 4, .group = 8, .scale = type}, 1, 8, row, {codes, scale}, drift);
     CHECK(load<std::uint32_t>(codes) == 0x88888888u);
     CHECK(drift.error2 == 0);
     return load<std::uint32_t>(scale);
@@ -201,7 +296,7 @@ TEST_CASE("compressed-tensors: values beyond the grid by more than half a step a
   for (float most = 1.0f; most < 2.0f; most += 1 / 512.0f) {
     row[5] = most;
     Drift drift;
-    quantize_groups({.bits = 8, .group = 128, .scale = DType::BF16}, 1, 128, row, codes, scales,
+    quantize_groups({.bits = 8, .group = 128, .scale = DType::BF16}, 1, 128, row, {codes, scales},
                     drift);
     const std::uint32_t bits = std::uint32_t{load<std::uint16_t>(scales)} << 16;
     std::memcpy(&scale, &bits, sizeof scale);
@@ -215,19 +310,25 @@ TEST_CASE("compressed-tensors: every instruction set gives the same bytes and th
     IntGroups how;
     std::uint64_t rows, cols;
   };
-  const Case all[] = {{{8, 128, DType::BF16, true}, 5, 384}, {{4, 128, DType::F16, true}, 3, 256},
-                      {{4, 32, DType::F32, true}, 7, 96},    {{8, 0, DType::F32, false}, 9, 13},
-                      {{4, 0, DType::F32, true}, 6, 101},    {{4, 0, DType::BF16, true}, 2, 2500},
-                      {{8, 0, DType::F32, true}, 3, 1},      {{8, 8, DType::F32, true}, 4, 40}};
+  const Case all[] = {
+      {{8, 128, DType::BF16, true}, 5, 384},      {{4, 128, DType::F16, true}, 3, 256},
+      {{4, 32, DType::F32, true}, 7, 96},         {{8, 0, DType::F32, false}, 9, 13},
+      {{4, 0, DType::F32, true}, 6, 101},         {{4, 0, DType::BF16, true}, 2, 2500},
+      {{8, 0, DType::F32, true}, 3, 1},           {{8, 8, DType::F32, true}, 4, 40},
+      {{3, 32, DType::BF16, true}, 5, 160},       {{5, 0, DType::F32, true}, 3, 45},
+      {{4, 32, DType::BF16, true, true}, 5, 160}, {{6, 0, DType::F16, true, true}, 3, 77},
+      {{2, 16, DType::F32, false, true}, 4, 48}};
   for (const Case& c : all) {
     const auto in = random_values(c.rows * c.cols, 7);
     const std::uint64_t groups = c.rows * (c.how.group == 0 ? 1 : c.cols / c.how.group);
     const auto run_at = [&](auto quantize, Drift& drift) {
       Buffer out(c.rows * code_bytes(c.how, c.cols)),
           scales(groups * info(c.how.scale).block_bytes);
-      quantize(c.how, c.rows, c.cols, std::span<const float>(in), MutableBytes(out),
-               MutableBytes(scales), drift);
+      std::vector<std::int8_t> zeros(c.how.zero_points ? groups : 0);
+      quantize(c.how, c.rows, c.cols, std::span<const float>(in), GroupOutputs{out, scales, zeros},
+               drift, nullptr);
       append(out, Bytes(scales));
+      append(out, std::as_bytes(std::span(zeros)));
       return out;
     };
     Drift expected;
@@ -273,13 +374,16 @@ TEST_CASE("compressed-tensors: rows longer than a unit are cut between groups",
   const Ran ran = quantized(tensor_of({2, cols}, in), weight_only(4, 128));
   Buffer codes(2 * cols / 2), scales(2 * cols / 128 * 4);
   Drift drift;
-  quantize_groups_scalar({.bits = 4, .group = 128}, 2, cols, in, codes, scales, drift);
+  quantize_groups_scalar({.bits = 4, .group = 128}, 2, cols, in, {codes, scales}, drift);
   CHECK(ran["m.weight_packed"] == codes);
   CHECK(ran["m.weight_scale"] == scales);
   CHECK(load<std::uint64_t>(ran["m.weight_shape"], 0) == 2);
   CHECK(load<std::uint64_t>(ran["m.weight_shape"], 1) == cols);
 
-  const Ran channel = quantized(tensor_of({2, cols}, in), weight_only(8, 0));
+  const std::uint64_t wide = Tiling::kUnitElements;
+  const Ran channel =
+      quantized(tensor_of({2, wide}, std::vector<float>(in.begin(), in.begin() + 2 * wide)),
+                weight_only(8, 0));
   CHECK(channel["m.weight_scale"].size() == 2 * 4);
 }
 
@@ -310,15 +414,24 @@ TEST_CASE("compressed-tensors: what cannot be written is refused with the number
   CHECK(why(DType::BF16, {4, 256}, weight_only(4, 128)).empty());
   CHECK(why(DType::BF16, {4, 100}, weight_only(8, 128)) ==
         "100 columns do not divide into groups of 128");
-  CHECK(why(DType::BF16, {4, 13}, weight_only(4, 0)) == "13 columns do not fill words of 8 codes");
+  CHECK(why(DType::BF16, {4, 13}, weight_only(4, 0)).empty());
+  CHECK(why(DType::BF16, {4, 1 << 19}, weight_only(4, 0)) ==
+        "a row of 524288 columns with one scale is longer than 262144");
   CHECK(why(DType::BF16, {4, 13}, kW8A8).empty());
-  CHECK(why(DType::BF16, {4, 24}, weight_only(4, 12)) ==
-        "groups of 12 do not fill words of 8 codes");
+  CHECK(why(DType::BF16, {4, 24}, weight_only(4, 12)).empty());
   CHECK(why(DType::BF16, {2, 4, 128}, weight_only(8, 128)) ==
         "[2, 4, 128] has 3 dimensions, not 2");
   CHECK(why(DType::I32, {4, 128}, weight_only(8, 128)) == "i32 is not f16, bf16, f32 or f64");
   CHECK(why(DType::F32, {0, 128}, weight_only(8, 128)) == "[0, 128] is empty");
-  CHECK(why(DType::F32, {4, 128}, weight_only(3, 128)) == "3 bits: only 4 and 8 are written");
+  CHECK(why(DType::F32, {4, 128}, weight_only(3, 128)).empty());
+  CHECK(why(DType::F32, {4, 128}, weight_only(9, 128)) == "9 bits: integers of 2 to 8 are written");
+  CHECK(why(DType::F32, {4, 128}, {.bits = 8, .group = 128, .asymmetric = true}) ==
+        "engines load 8 bits with zero points, and their kernels fail on them");
+  CHECK(why(DType::F32, {4, 40}, {.levels = Levels::Nvfp4}) ==
+        "40 columns do not divide into groups of 16");
+  CHECK(why(DType::F32, {4, 48}, {.levels = Levels::Mxfp4}) ==
+        "48 columns do not divide into groups of 32");
+  CHECK(why(DType::F32, {5, 300}, {.levels = Levels::Fp8, .block = true}).empty());
   CHECK(!why(DType::F32, {4, 128}, {.bits = 4, .group = 128, .activations = true}).empty());
 
   const Target nameless{"experts.gate_up_proj", tensor_of({1, 128}, std::vector<float>(128))};
@@ -351,7 +464,31 @@ TEST_CASE("compressed-tensors: the config is what loaders accept", "[compressed_
                          R"("strategy":"token","dynamic":true,"group_size":null})") !=
         std::string::npos);
   const std::vector<ConfigGroup> mixed{int4, w8a8};
-  CHECK_THROWS_AS(kCompressedTensors.config(mixed, {}), Error);
+  const std::string several = kCompressedTensors.config(mixed, {});
+  CHECK(several.find(R"("format":"mixed-precision")") != std::string::npos);
+  CHECK(several.find(R"("format":"pack-quantized"},"group_1")") != std::string::npos);
+  CHECK(several.find(R"("output_activations":null,"format":"int-quantized"}}})") !=
+        std::string::npos);
+
+  const auto of = [&](const SchemeOptions& options) {
+    const ConfigGroup group{options, {"a"}};
+    return kCompressedTensors.config({&group, 1}, {});
+  };
+  const std::string block = of({.levels = Levels::Fp8, .block = true, .activations = true});
+  CHECK(block.find(R"("format":"float-quantized")") != std::string::npos);
+  CHECK(block.find(R"("strategy":"block","group_size":null,"dynamic":false,"actorder":null,)"
+                   R"("block_structure":[128,128])") != std::string::npos);
+  CHECK(block.find(R"("strategy":"group","dynamic":true,"group_size":128)") != std::string::npos);
+  const std::string nvfp4 = of({.levels = Levels::Nvfp4});
+  CHECK(nvfp4.find(R"("num_bits":4,"type":"float","symmetric":true,"strategy":"tensor_group",)"
+                   R"("group_size":16)") != std::string::npos);
+  CHECK(nvfp4.find("scale_dtype") == std::string::npos);
+  const std::string mxfp8 = of({.levels = Levels::Mxfp8});
+  CHECK(mxfp8.find(R"("num_bits":8,"type":"float","symmetric":true,"strategy":"group",)"
+                   R"("group_size":32)") != std::string::npos);
+  CHECK(mxfp8.find(R"("scale_dtype":"torch.uint8","zp_dtype":"torch.uint8")") != std::string::npos);
+  CHECK(of({.bits = 4, .group = 64, .asymmetric = true}).find(R"("symmetric":false)") !=
+        std::string::npos);
 }
 
 // ---- reading

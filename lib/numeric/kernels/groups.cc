@@ -4,8 +4,11 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
+#include <vector>
 
 #include "lib/numeric/codec.h"
+#include "lib/numeric/kernels/kernels.h"
 #include "lib/numeric/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -35,6 +38,11 @@ struct Grid {
   std::uint8_t offset;
 };
 
+// The ends of a group's values, with 0 in between.
+struct Ends {
+  float least, most;
+};
+
 constexpr float kBinsPerStep = 16, kLastBin = Drift::kBins - 1;
 // Added to a bin's number (with its fraction), it leaves the whole part in bits 10 to 12: quicker
 // than a conversion, and within 1/30000 of a step of where the bins end.
@@ -43,10 +51,12 @@ constexpr int kBinShift = 10;
 
 struct GroupKernels {
   float (*largest)(const float* in, std::size_t n) noexcept;  // absolute value
-  // Groups of `len` values with a scale each; one byte for each value. in[0] goes to stripe 0, so
-  // where there are several groups, `len` is a multiple of 16.
+  Ends (*range)(const float* in, std::size_t n) noexcept;
+  // Groups of `len` values with a scale each, and a zero point unless `zeros` is null; one byte for
+  // each value. in[0] goes to stripe 0, so where there are several groups, `len` is a multiple of
+  // 16.
   void (*codes)(const float* in, std::size_t groups, std::size_t len, const float* scales,
-                const Grid& grid, std::uint8_t* out, Sums& sums) noexcept;
+                const float* zeros, const Grid& grid, std::uint8_t* out, Sums& sums) noexcept;
   // Pairs of 4-bit codes, one in each byte, to bytes: the first in the low half. n is a multiple
   // of 2.
   void (*pack_nibbles)(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept;
@@ -82,6 +92,28 @@ static float largest(const float* in, std::size_t n) noexcept {
   for (std::size_t v = 1; v < kVectors; ++v) most[0] = hn::Max(most[0], most[v]);
   float out = hn::GetLane(hn::MaxOfLanes(kF32, most[0]));
   for (; i < n; ++i) out = std::max(out, std::abs(in[i]));
+  return out;
+}
+
+static Ends range(const float* in, std::size_t n) noexcept {
+  F32 least[kVectors], most[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) least[v] = most[v] = hn::Zero(kF32);
+  std::size_t i = 0;
+  for (; i + kStripes <= n; i += kStripes)
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const F32 x = hn::LoadU(kF32, in + i + v * kLanes);
+      least[v] = hn::Min(least[v], x);
+      most[v] = hn::Max(most[v], x);
+    }
+  for (std::size_t v = 1; v < kVectors; ++v) {
+    least[0] = hn::Min(least[0], least[v]);
+    most[0] = hn::Max(most[0], most[v]);
+  }
+  Ends out{hn::GetLane(hn::MinOfLanes(kF32, least[0])), hn::GetLane(hn::MaxOfLanes(kF32, most[0]))};
+  for (; i < n; ++i) {
+    out.least = std::min(out.least, in[i]);
+    out.most = std::max(out.most, in[i]);
+  }
   return out;
 }
 
@@ -145,15 +177,18 @@ struct Constants {
   hn::Vec<decltype(kI8)> offset;
 };
 
-HWY_INLINE static void one_vector(const Constants& k, F32 scale, const float* in, std::uint8_t* out,
-                                  std::size_t v, Lanes& lanes) {
+template <bool kAffine>
+HWY_INLINE static void one_vector(const Constants& k, F32 scale, F32 zero, const float* in,
+                                  std::uint8_t* out, std::size_t v, Lanes& lanes) {
   const F32 value = hn::LoadU(kF32, in);
-  const F32 quotient = hn::Div(value, scale);
+  F32 quotient = hn::Div(value, scale);
+  if constexpr (kAffine) quotient = hn::Add(quotient, zero);
   const F32 placed = hn::Add(hn::Min(hn::Max(quotient, k.lowest), k.highest), k.place);
   const I32 code = hn::Sub(hn::BitCast(kI32, placed), hn::BitCast(kI32, k.place));
   hn::StoreU(hn::BitCast(kU8, hn::Add(hn::DemoteTo(kI8, code), k.offset)), kU8, out);
   const F32 rounded = hn::Sub(placed, k.place);
-  const F32 error = hn::Sub(hn::Mul(rounded, scale), value);
+  const F32 from_zero = kAffine ? hn::Sub(rounded, zero) : rounded;
+  const F32 error = hn::Sub(hn::Mul(from_zero, scale), value);
   const F32 steps = hn::Abs(hn::Sub(rounded, quotient));
   add_sums(lanes, v, value, error);
   lanes.worst = hn::Max(lanes.worst, hn::Abs(error));
@@ -187,8 +222,9 @@ HWY_INLINE static void store_lanes(Lanes& lanes, Sums& sums) {
   add_bins(lanes.bins, sums);
 }
 
-static void codes(const float* in, std::size_t groups, std::size_t len, const float* scales,
-                  const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
+template <bool kAffine>
+static void codes_of(const float* in, std::size_t groups, std::size_t len, const float* scales,
+                     const float* zeros, const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
   constexpr std::size_t kWidenAfter = 15 / kVectors * kStripes;
   const Constants k{hn::Set(kF32, grid.lowest), hn::Set(kF32, grid.highest),
                     hn::Set(kF32, 0x1.8p23f), hn::Set(kI8, static_cast<std::int8_t>(grid.offset))};
@@ -197,29 +233,34 @@ static void codes(const float* in, std::size_t groups, std::size_t len, const fl
   const std::size_t whole = len / kStripes * kStripes;
   unsigned widened = 0;
   for (std::size_t g = 0; g < groups; ++g) {
-    const F32 scale = hn::Set(kF32, scales[g]);
+    const F32 scale = hn::Set(kF32, scales[g]), zero = hn::Set(kF32, kAffine ? zeros[g] : 0);
     const float* const from = in + g * len;
     std::uint8_t* const to = out + g * len;
     for (std::size_t i = 0; i < whole;) {
       for (const std::size_t end = std::min(whole, i + kWidenAfter); i < end; i += kStripes)
         for (std::size_t v = 0; v < kVectors; ++v)
-          one_vector(k, scale, from + i + v * kLanes, to + i + v * kLanes, v, lanes);
+          one_vector<kAffine>(k, scale, zero, from + i + v * kLanes, to + i + v * kLanes, v, lanes);
       widen(lanes.bins);
       if (++widened % 17 == 0) add_bins(lanes.bins, sums);
     }
   }
   add_bins(lanes.bins, sums);
-  if (whole < len) {  // zeros become code 0 without error: they only count in bin 0
+  if (whole < len) {  // zeros become the zero point without error: they only count in bin 0
     alignas(64) float rest[kStripes] = {};
     std::uint8_t bytes[kStripes];
     std::copy(in + whole, in + len, rest);
     for (std::size_t v = 0; v < kVectors; ++v)
-      one_vector(k, hn::Set(kF32, scales[0]), rest + v * kLanes, bytes + v * kLanes, v, lanes);
+      one_vector<kAffine>(k, hn::Set(kF32, scales[0]), hn::Set(kF32, kAffine ? zeros[0] : 0),
+                          rest + v * kLanes, bytes + v * kLanes, v, lanes);
     std::copy(bytes, bytes + (len - whole), out + whole);
     widen(lanes.bins);
     sums.histogram[0] -= kStripes - (len - whole);
   }
   store_lanes(lanes, sums);
+}
+static void codes(const float* in, std::size_t groups, std::size_t len, const float* scales,
+                  const float* zeros, const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
+  (zeros ? &codes_of<true> : &codes_of<false>)(in, groups, len, scales, zeros, grid, out, sums);
 }
 
 static void pack_nibbles(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept {
@@ -238,7 +279,7 @@ static void pack_nibbles(const std::uint8_t* codes, std::size_t n, std::byte* ou
   for (; i < n; i += 2) out[i / 2] = static_cast<std::byte>(codes[i] | codes[i + 1] << 4);
 }
 
-constexpr GroupKernels kGroups{&largest, &codes, &pack_nibbles};
+constexpr GroupKernels kGroups{&largest, &range, &codes, &pack_nibbles};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace wtool
@@ -254,13 +295,38 @@ float largest_scalar(const float* in, std::size_t n) noexcept {
   return most;
 }
 
-void code_scalar(float value, float scale, const Grid& grid, std::size_t stripe, std::uint8_t& out,
-                 Sums& sums) noexcept {
-  const float quotient = value / scale;
+Ends range_scalar(const float* in, std::size_t n) noexcept {
+  Ends out{0, 0};
+  for (std::size_t i = 0; i < n; ++i) {
+    out.least = std::min(out.least, in[i]);
+    out.most = std::max(out.most, in[i]);
+  }
+  return out;
+}
+
+// What arithmetic in a narrow type leaves of a result.
+float in_f32(float x) noexcept {
+  return x;
+}
+float in_bf16(float x) noexcept {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bf16_bits(x)) << 16);
+}
+float in_f16(float x) noexcept {
+  return f16_value(f16_bits(x));
+}
+using Rounding = float (*)(float) noexcept;
+Rounding rounding_to(DType type) noexcept {
+  return type == DType::BF16 ? &in_bf16 : type == DType::F16 ? &in_f16 : &in_f32;
+}
+
+template <Rounding kRound>
+void code_scalar(float value, float scale, float zero, const Grid& grid, std::size_t stripe,
+                 std::uint8_t& out, Sums& sums) noexcept {
+  const float quotient = kRound(kRound(value / scale) + zero);
   const float rounded = std::nearbyint(std::clamp(quotient, grid.lowest, grid.highest));
   out = static_cast<std::uint8_t>(static_cast<int>(rounded) + grid.offset);
 
-  const float error = rounded * scale - value, steps = std::abs(rounded - quotient);
+  const float error = (rounded - zero) * scale - value, steps = std::abs(rounded - quotient);
   const double e = error, w = value;
   sums.error2[stripe] += e * e;
   sums.value2[stripe] += w * w;
@@ -272,11 +338,12 @@ void code_scalar(float value, float scale, const Grid& grid, std::size_t stripe,
   ++sums.histogram[std::bit_cast<std::uint32_t>(placed) >> kBinShift & 7];
 }
 
+template <Rounding kRound>
 void codes_scalar(const float* in, std::size_t groups, std::size_t len, const float* scales,
-                  const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
+                  const float* zeros, const Grid& grid, std::uint8_t* out, Sums& sums) noexcept {
   for (std::size_t g = 0, i = 0; g < groups; ++g)
     for (const std::size_t end = i + len; i < end; ++i)
-      code_scalar(in[i], scales[g], grid, i % kStripes, out[i], sums);
+      code_scalar<kRound>(in[i], scales[g], zeros ? zeros[g] : 0, grid, i % kStripes, out[i], sums);
 }
 
 void pack_scalar(const std::uint8_t* codes, std::size_t n, std::byte* out) noexcept {
@@ -284,7 +351,14 @@ void pack_scalar(const std::uint8_t* codes, std::size_t n, std::byte* out) noexc
     out[i / 2] = static_cast<std::byte>(codes[i] | codes[i + 1] << 4);
 }
 
-constexpr GroupKernels kScalar{&largest_scalar, &codes_scalar, &pack_scalar};
+constexpr GroupKernels kScalar{&largest_scalar, &range_scalar, &codes_scalar<in_f32>, &pack_scalar};
+// Only asked for to give other tools' bytes: no vectors.
+GroupKernels in_arithmetic(const GroupKernels& kernels, DType type) noexcept {
+  GroupKernels out = kernels;
+  if (type == DType::BF16) out.codes = &codes_scalar<in_bf16>;
+  if (type == DType::F16) out.codes = &codes_scalar<in_f16>;
+  return out;
+}
 
 // Rounds scales to the type they are stored in.
 class ScaleType {
@@ -297,8 +371,15 @@ class ScaleType {
     }
   }
   // Stores the scales at `to` and leaves in them what a reader will see. Where that is zero, the
-  // type's machine epsilon stands in, as in compressed-tensors.
-  void store(std::span<float> scales, std::byte* to) const noexcept {
+  // type's machine epsilon stands in, as in compressed-tensors. Where it is beyond the type, the
+  // largest there is; then it tells.
+  bool store(std::span<float> scales, std::byte* to) const noexcept {
+    bool fits = true;
+    for (float& s : scales)
+      if (!(std::abs(s) < codec_.too_large)) {
+        s = std::copysign(codec_.largest, s);
+        fits = false;
+      }
     codec_.encode(scales.data(), to, scales.size());
     codec_.decode(to, scales.data(), scales.size());
     for (std::size_t i = 0; i < scales.size(); ++i)
@@ -306,8 +387,11 @@ class ScaleType {
         scales[i] = epsilon_;
         codec_.encode(&epsilon_, to + i * size_, 1);
       }
+    return fits;
   }
+  bool is_largest(float stored) const noexcept { return std::abs(stored) >= codec_.largest; }
   std::size_t size() const noexcept { return size_; }
+  float epsilon() const noexcept { return epsilon_; }
 
  private:
   const Codec& codec_;
@@ -341,96 +425,174 @@ void add_to(Drift& drift, const Sums& sums, std::uint64_t elements) {
 // values that set the scale are still in the nearest cache.
 class Quantizer {
  public:
-  Quantizer(const GroupKernels& kernels, const IntGroups& how)
-      : kernels_(kernels),
+  Quantizer(const GroupKernels& kernels, const IntGroups& how, std::uint64_t cols)
+      : kernels_(in_arithmetic(kernels, how.arithmetic)),
         how_(how),
+        cols_(cols),
+        group_(how.group == 0 ? cols : how.group),
         scale_type_(how.scale),
-        divisor_(static_cast<float>((1u << how.bits) - 1) / 2) {
+        round_(rounding_to(how.arithmetic)),
+        top_(static_cast<float>((1u << how.bits) - 1)) {
     const auto half = static_cast<float>(1u << (how.bits - 1));
     grid_ = {-half, half - 1, static_cast<std::uint8_t>(how.packed ? half : 0)};
+    if (!direct()) row_.resize(cols + cols % 2);
   }
 
-  void row(const float* in, std::uint64_t cols, std::byte* codes, std::byte* scales) {
-    const std::uint64_t group = how_.group == 0 ? cols : how_.group;
+  // Row r of the box.
+  void row(std::uint64_t r, const float* in, const GroupOutputs& out, const GroupChoices* given) {
+    const std::uint64_t per_row = cols_ / group_, first = r * per_row,
+                        bytes = code_bytes(how_, cols_);
+    std::byte* const words = out.codes.data() + r * bytes;
+    codes_ = direct() ? reinterpret_cast<std::uint8_t*>(words) : row_.data();
     const std::uint64_t at_once =
-        group % kStripes == 0 ? std::clamp<std::uint64_t>(kPiece / group, 1, kGroups) : 1;
-    for (std::uint64_t c = 0; c < cols;) {
-      const std::uint64_t groups = std::min(at_once, (cols - c) / group);
-      const std::span<float> steps = std::span(steps_).first(groups);
-      for (std::size_t g = 0; g < groups; ++g)
-        steps[g] = kernels_.largest(in + c + g * group, group) / divisor_;
-      scale_type_.store(steps, scales + c / group * scale_type_.size());
-      if (groups > 1)
-        emit(in + c, groups, group, codes + c * how_.bits / 8);
-      else
-        for (std::uint64_t i = 0; i < group; i += kPiece)
-          emit(in + c + i, 1, std::min(kPiece, group - i), codes + (c + i) * how_.bits / 8);
-      c += groups * group;
+        group_ % kStripes == 0 ? std::clamp<std::uint64_t>(kPiece / group_, 1, kGroups) : 1;
+    for (std::uint64_t g = 0; g < per_row; g += at_once) {
+      const Stretch s{first + g, std::min(at_once, per_row - g), r * cols_ + g * group_};
+      settle_scales(s, in + g * group_, out, given);
+      emit(s, in + g * group_, codes_ + g * group_);
     }
+    if (!how_.packed) return;
+    if (direct())
+      std::memset(words + cols_, 0, bytes - cols_);
+    else if (how_.bits == 4)
+      pack_nibbles(words, bytes);
+    else
+      pack_codes(std::span(row_).first(cols_), how_.bits, words);
   }
-  const Sums& sums(std::uint64_t elements) {
+  void finish(std::uint64_t elements, Drift& drift) {
     turn(sums_, kStripes - elements % kStripes);
-    return sums_;
+    add_to(drift, sums_, elements);
+    drift.overflows += overflows_;
+    drift.add_bad(first_bad_);
   }
-  std::size_t scale_size() const noexcept { return scale_type_.size(); }
 
  private:
   static constexpr std::uint64_t kPiece = 4096, kGroups = 64;
+  struct Stretch {
+    std::uint64_t first, groups;  // in the box
+    std::uint64_t element;        // the first one's, in the box
+  };
 
-  void emit(const float* in, std::size_t groups, std::size_t len, std::byte* out) {
-    const std::size_t n = groups * len;
-    if (how_.bits == 8) {
-      kernels_.codes(in, groups, len, steps_.data(), grid_, reinterpret_cast<std::uint8_t*>(out),
-                     sums_);
-    } else {
-      kernels_.codes(in, groups, len, steps_.data(), grid_, unpaired_.data(), sums_);
-      if (n % 2 != 0) unpaired_[n] = 0;
-      kernels_.pack_nibbles(unpaired_.data(), n + n % 2, out);
+  bool direct() const noexcept { return how_.bits == 8 || !how_.packed; }
+
+  void settle_scales(const Stretch& s, const float* in, const GroupOutputs& out,
+                     const GroupChoices* given) {
+    const std::span<float> steps = std::span(steps_).first(s.groups);
+    std::array<Ends, kGroups> ranges;
+    for (std::size_t g = 0; g < s.groups; ++g) {
+      if (given)
+        steps[g] = given->scales[s.first + g];
+      else if (how_.zero_points)
+        steps[g] = affine_step(ranges[g] = kernels_.range(in + g * group_, group_));
+      else
+        steps[g] = kernels_.largest(in + g * group_, group_) / (top_ / 2);
     }
-    turn(sums_, n);
+    const bool fits = scale_type_.store(steps, out.scales.data() + s.first * scale_type_.size());
+    if (!fits || given) count_largest(s, steps);
+    if (!how_.zero_points) return;
+    for (std::size_t g = 0; g < s.groups; ++g) {
+      zeros_[g] = given ? given->zeros[s.first + g] : zero_of(ranges[g], steps[g]);
+      out.zeros[s.first + g] = static_cast<std::int8_t>(zeros_[g]);
+    }
+  }
+  float affine_step(const Ends& r) const noexcept {
+    const float width = round_(r.most - r.least);
+    return std::isinf(width) ? r.most / top_ - r.least / top_ : width / top_;
+  }
+  // The code of 0, which is 0 where nothing else is there.
+  float zero_of(const Ends& r, float step) const noexcept {
+    if (r.least == 0 && r.most == 0) return 0;
+    const float zero = round_(grid_.lowest - round_(r.least / step));
+    return std::nearbyint(std::clamp(zero, grid_.lowest, grid_.highest));
+  }
+  // Scales that are the type's largest may stand for larger ones.
+  void count_largest(const Stretch& s, std::span<const float> steps) {
+    for (std::size_t g = 0; g < s.groups; ++g) {
+      if (!scale_type_.is_largest(steps[g])) continue;
+      overflows_ += group_;
+      first_bad_ = std::min(first_bad_, s.element + g * group_);
+    }
   }
 
-  const GroupKernels& kernels_;
+  void emit(const Stretch& s, const float* in, std::uint8_t* to) {
+    const float* const zeros = how_.zero_points ? zeros_.data() : nullptr;
+    if (s.groups > 1) {
+      kernels_.codes(in, s.groups, group_, steps_.data(), zeros, grid_, to, sums_);
+      return turn(sums_, s.groups * group_);
+    }
+    for (std::uint64_t i = 0; i < group_; i += kPiece) {
+      const std::uint64_t n = std::min(kPiece, group_ - i);
+      kernels_.codes(in + i, 1, n, steps_.data(), zeros, grid_, to + i, sums_);
+      turn(sums_, n);
+    }
+  }
+  void pack_nibbles(std::byte* words, std::uint64_t bytes) {
+    std::memset(words + bytes - 4, 0, 4);  // the last word may not be full
+    if (cols_ % 2 != 0) row_[cols_] = 0;
+    kernels_.pack_nibbles(row_.data(), row_.size(), words);
+  }
+
+  const GroupKernels kernels_;
   const IntGroups& how_;
+  std::uint64_t cols_, group_;
   ScaleType scale_type_;
-  float divisor_;
+  Rounding round_;
+  float top_;
   Grid grid_;
   Sums sums_;
-  std::array<float, kGroups> steps_;
-  std::array<std::uint8_t, kPiece> unpaired_;
+  std::uint64_t overflows_ = 0, first_bad_ = ~std::uint64_t{0};
+  std::array<float, kGroups> steps_, zeros_;
+  std::vector<std::uint8_t> row_;
+  std::uint8_t* codes_ = nullptr;
 };
 
 void quantize_with(const GroupKernels& kernels, const IntGroups& how, std::uint64_t rows,
-                   std::uint64_t cols, std::span<const float> in, MutableBytes codes,
-                   MutableBytes scales, Drift& drift) {
+                   std::uint64_t cols, std::span<const float> in, const GroupOutputs& out,
+                   Drift& drift, const GroupChoices* given) {
   if (cols == 0) return;
-  const std::uint64_t row_bytes = code_bytes(how, cols);
-  const std::uint64_t groups = how.group == 0 ? 1 : cols / how.group;
-  Quantizer quantizer(kernels, how);
-  for (std::uint64_t r = 0; r < rows; ++r) {
-    std::byte* const row = codes.data() + r * row_bytes;
-    if (how.packed) std::memset(row + row_bytes - 4, 0, 4);  // the last word may not be full
-    quantizer.row(in.data() + r * cols, cols, row,
-                  scales.data() + r * groups * quantizer.scale_size());
-  }
-  add_to(drift, quantizer.sums(rows * cols), rows * cols);
+  Quantizer quantizer(kernels, how, cols);
+  for (std::uint64_t r = 0; r < rows; ++r) quantizer.row(r, in.data() + r * cols, out, given);
+  quantizer.finish(rows * cols, drift);
 }
 
 }  // namespace
 
 std::uint64_t code_bytes(const IntGroups& how, std::uint64_t cols) noexcept {
-  return how.packed ? ceil_div(cols, 32 / how.bits) * 4 : cols;
+  return how.packed ? ceil_div(cols * how.bits, 32) * 4 : cols;
 }
 
 void quantize_groups(const IntGroups& how, std::uint64_t rows, std::uint64_t cols,
-                     std::span<const float> in, MutableBytes codes, MutableBytes scales,
-                     Drift& drift) {
-  quantize_with(WTOOL_CHOOSE(kScalar, kGroups), how, rows, cols, in, codes, scales, drift);
+                     std::span<const float> in, const GroupOutputs& out, Drift& drift,
+                     const GroupChoices* given) {
+  quantize_with(WTOOL_CHOOSE(kScalar, kGroups), how, rows, cols, in, out, drift, given);
 }
 void quantize_groups_scalar(const IntGroups& how, std::uint64_t rows, std::uint64_t cols,
-                            std::span<const float> in, MutableBytes codes, MutableBytes scales,
-                            Drift& drift) {
-  quantize_with(kScalar, how, rows, cols, in, codes, scales, drift);
+                            std::span<const float> in, const GroupOutputs& out, Drift& drift,
+                            const GroupChoices* given) {
+  quantize_with(kScalar, how, rows, cols, in, out, drift, given);
+}
+
+float largest_magnitude(std::span<const float> in) noexcept {
+  return WTOOL_CHOOSE(kScalar, kGroups).largest(in.data(), in.size());
+}
+
+void pack_codes(std::span<const std::uint8_t> codes, unsigned bits, std::byte* words) noexcept {
+  std::uint64_t pending = 0;
+  unsigned filled = 0;
+  const auto flush = [&] {
+    const auto word = static_cast<std::uint32_t>(pending);
+    std::memcpy(words, &word, 4);
+    words += 4;
+    pending >>= 32;
+  };
+  for (const std::uint8_t code : codes) {
+    pending |= static_cast<std::uint64_t>(code) << filled;
+    filled += bits;
+    if (filled < 32) continue;
+    flush();
+    filled -= 32;
+  }
+  if (filled > 0) flush();
 }
 
 unsigned packed_field(Bytes words, unsigned bits, std::uint64_t index) noexcept {
