@@ -12,7 +12,9 @@ namespace {
 
 struct Options : RewriteOptions {
   TypeOptions types;
-  std::vector<std::string> gates;
+  GateOptions gates;
+  FindingsOptions findings;
+  bool keep = false;
   std::string imatrix, method = "exact";
   bool require_imatrix = false, fallback = false, requantize = false;
 };
@@ -124,8 +126,8 @@ ExitCode run(const Options& o, const Context& context) {
   const bool says_gguf = options.to == "gguf" ||
                          (options.to.empty() && o.output.output.ends_with(".gguf")) ||
                          !o.types.type.empty();
-  std::vector<Gate> gates;
-  for (const std::string& g : o.gates) gates.push_back(parse_gate(g));
+  std::vector<Gate> gates = read_gates(o.gates, rewrite_columns());
+  if (o.keep && gates.empty()) throw Error(Fault::Usage, "--keep is for --gate");
   const Asked label = asked_for(o.types, says_gguf);
   Job job = prepare(options, context, label.label, &safetensors);
   const bool gguf = job.to.format->name == "gguf";
@@ -143,7 +145,11 @@ ExitCode run(const Options& o, const Context& context) {
   if (gguf) set_gguf_keys(job, request, o, planner.any_blocks());
   if ((o.types.fp16 || o.types.bf16) && !gguf) follow_dtype(job, request.all.choice.dtype);
   return finish(job, options, context,
-                {.verb = "quantize", .gates = gates, .quantization = config});
+                {.verb = "quantize",
+                 .gates = std::move(gates),
+                 .quantization = config,
+                 .keep = o.keep,
+                 .findings = o.findings});
 }
 
 CLI::Option* repeatable(CLI::Option* option) {
@@ -180,8 +186,9 @@ Action bind(CLI::App& app) {
   app.add_flag("--require-imatrix", o->require_imatrix, "stop if it lacks an entry or one misfits");
   app.add_option("--method", o->method, "exact: llama.cpp's bytes; best: search on")
       ->option_text("METHOD");
-  repeatable(app.add_option("--gate", o->gates, "only if 'max(rel_rmse) <= 0.01', else exit 1"))
-      ->option_text("GATE");
+  add_gate_option(app, o->gates, "only if 'max(rel_rmse) <= 0.01', else exit 1; @FILE has several");
+  app.add_flag("--keep", o->keep, "write even if a gate failed; still exit 1");
+  add_findings_options(app, o->findings);
   app.add_flag("--fallback", o->fallback, "take what fits where a shape does not");
   app.add_flag("--requantize,--allow-requantize", o->requantize, "quantize block types again");
   app.add_flag("--saturate", o->saturate, "what overflows becomes the largest that fits");

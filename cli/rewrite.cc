@@ -1,10 +1,7 @@
 #include "cli/rewrite.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <filesystem>
-#include <limits>
 #include <numeric>
 #include <unordered_map>
 
@@ -214,11 +211,6 @@ void set_endian(Job& job, const RewriteOptions& o) {
 
 // --- Judging -----------------------------------------------------------------------------------
 
-double number_in(const Cell& cell) {
-  if (const auto* d = std::get_if<double>(&cell)) return *d;
-  if (const auto* u = std::get_if<std::uint64_t>(&cell)) return static_cast<double>(*u);
-  return std::nan("");
-}
 std::uint64_t count_in(const Row& row, std::string_view column) {
   const Cell* cell = row.find(column);
   const auto* n = cell ? std::get_if<std::uint64_t>(cell) : nullptr;
@@ -291,100 +283,65 @@ void list_fallback_blocks(Job& job, const Report& report) {
                           text);
 }
 
-bool holds(double value, const std::string& op, double limit) {
-  if (op == "<=") return value <= limit;
-  if (op == "<") return value < limit;
-  if (op == ">=") return value >= limit;
-  return value > limit;
-}
-
 constexpr std::string_view kMetrics[] = {
     "rel_rmse", "sqnr_db", "max_error",         "max_steps",
     "cos",      "clipped", "weighted_rel_rmse", "fallback_blocks"};
 
-// A gate with nothing to judge is a mistake that must not pass for a good result.
-[[noreturn]] void no_such_metric(const Gate& gate, std::string hint) {
-  throw Error(Fault::Usage, fmt::format("--gate {}: no tensor here has a {}; nothing was written",
-                                        quoted(gate.text), gate.metric))
-      .hint(std::move(hint));
+// The tensors that the report will have rows of, under their names there, with the type and shape
+// that they have in the input.
+std::vector<LogicalTensor> gate_rows(const Job& job) {
+  std::unordered_map<std::string_view, std::string_view> names;
+  for (const Fate& f : job.fates)
+    if (f.encoded) names.emplace(f.source, f.name);
+  std::vector<LogicalTensor> rows;
+  for (const LogicalTensor& t : job.model->tensors)
+    if (const auto it = names.find(t.name); it != names.end()) {
+      rows.push_back(t);
+      rows.back().name = it->second;
+    }
+  return rows;
 }
 
 // What is known before any work: only an importance matrix makes weighted errors.
-void check_gates(const Job& job, std::span<const Gate> gates) {
+void check_gates(const Job& job, const Finish& how, std::span<const LogicalTensor> rows) {
   const bool weighted =
       std::ranges::any_of(job.fates, [](const Fate& f) { return f.importance == kImportanceUsed; });
-  for (const Gate& g : gates)
-    if (!weighted && (g.metric == kWeightedRmse.name || g.metric == kFallbackBlocks.name))
-      no_such_metric(g, "tensors weighted by an --imatrix have it");
+  for (const Gate& g : how.gates) {
+    check_gate(g, rows);
+    for (const std::string_view column : {kWeightedRmse.name, kFallbackBlocks.name})
+      if (!weighted && reads(g, column))
+        throw Error(Fault::Usage, fmt::format("no tensor here has a {}", column))
+            .in(g.origin)
+            .hint("tensors weighted by an --imatrix have it");
+  }
 }
 
-std::string metrics_in(const Report& report) {
-  std::vector<std::string_view> there;
-  for (const std::string_view metric : kMetrics)
-    if (std::ranges::any_of(report.rows, [&](const Row& r) { return r.find(metric); }))
-      there.push_back(metric);
-  return fmt::format("there is {}", fmt::join(there, ", "));
-}
-
-Outcome::GateResult judge_gate(const Gate& gate, const Report& report) {
-  Outcome::GateResult out{&gate, 0, "", true};
-  double sum = 0;
-  std::size_t n = 0;
-  for (const Row& row : report.rows) {
-    const Cell* cell = row.find(gate.metric);
-    if (!cell) continue;
-    const double v = number_in(*cell);
-    if (n == 0 || (gate.fold == "max" ? v > out.value : gate.fold == "min" && v < out.value)) {
-      out.value = v;
-      out.tensor = row.tensor;
-    }
-    sum += v;
-    ++n;
-  }
-  if (n == 0) no_such_metric(gate, metrics_in(report));
-  if (gate.fold == "mean") {
-    out.value = sum / static_cast<double>(n);
-    out.tensor.clear();
-  }
-  out.passed = holds(out.value, gate.op, gate.limit);
-  return out;
+void check_findings(const Finish& how, bool dry_run) {
+  if (!how.findings.any()) return;
+  if (how.gates.empty())
+    throw Error(Fault::Usage, "--junit and --sarif tell of gates, and there is no --gate");
+  if (dry_run)
+    throw Error(Fault::Usage, "--junit and --sarif tell how gates were judged, not in a dry run");
 }
 
 OutputSet::Existing existing(const RewriteOptions& o) {
   return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
 }
 
-std::string resolved(const std::string& path) {
-  std::error_code ignored;
-  const auto whole = std::filesystem::weakly_canonical(std::filesystem::absolute(path), ignored);
-  return ignored ? path : whole.native();
-}
-
-// Before any work: a report replaces only with --force, and never an input or the output.
-void check_report(const Job& job, const RewriteOptions& o) {
-  const std::string& path = o.output.report;
-  if (path.empty()) return;
-  const std::string place = resolved(path);
-  bool taken = job.to.kind != OutputSet::Kind::Stdout && place == resolved(job.to.path);
-  for (const SourcePtr& s : job.model->catalog.sources()) taken |= place == resolved(s->name());
-  for (const SideFile& s : job.model->side) taken |= place == resolved(s.content->name());
-  if (taken) throw Error(Fault::Usage, "is an input or the output itself").in("--report " + path);
-  if (path == "-" || path.ends_with('/') || std::filesystem::is_directory(path))
-    throw Error(Fault::Usage, "is no name for a file").in("--report " + path);
-  if (const auto parent = std::filesystem::path(path).parent_path();
-      !parent.empty() && !std::filesystem::is_directory(parent))
-    throw Error(Fault::Io, "there is no such folder").in("--report " + path);
-  if (!o.output.force && std::filesystem::exists(std::filesystem::symlink_status(path)))
-    throw Error(Fault::Usage, "already exists").in(path).hint("use --force to replace it");
+// Before any work.
+void check_reports(const Job& job, const RewriteOptions& o, const Finish& how) {
+  std::vector<ReportFile> files = how.findings.files();
+  files.push_back({"--report", o.output.report});
+  std::vector<std::string> taken = files_of(*job.model);
+  if (job.to.kind != OutputSet::Kind::Stdout) taken.push_back(job.to.path);
+  check_report_files(files, o.output.force, taken);
 }
 
 void write_json_report(const Outcome& outcome, const RewriteOptions& o, const Context& context) {
   if (!o.output.report.empty()) {
     std::string text;
     write_outcome_json(outcome, [&](std::string_view s) { text += s; });
-    OutputSet file(o.output.report, OutputSet::Kind::File, OutputSet::Existing::Replace);
-    file.write_at(file.create("report", text.size()), 0, as_bytes(text));
-    file.commit();
+    write_report_file(o.output.report, text);
   }
   if (context.common->json) write_outcome_json(outcome, out);
 }
@@ -507,38 +464,8 @@ void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before
   job.fates.push_back(std::move(fate));
 }
 
-Gate parse_gate(const std::string& text) {
-  const auto malformed = [&](std::string why, std::string hint) -> Error {
-    return Error(Fault::Usage, fmt::format("--gate {}: {}", quoted(text), why))
-        .hint(std::move(hint));
-  };
-  std::string s;
-  for (const char c : text)
-    if (c != ' ') s += c;
-  Gate gate{.text = text, .fold = {}, .metric = {}, .op = {}};
-  const auto open = s.find('('), close = s.find(')');
-  const std::string kHint = "such as 'max(rel_rmse) <= 0.01'; folds are max, min, mean";
-  if (open == std::string::npos || close == std::string::npos || close < open)
-    throw malformed("not of the form FOLD(METRIC) <= NUMBER", kHint);
-  gate.fold = s.substr(0, open);
-  gate.metric = s.substr(open + 1, close - open - 1);
-  std::size_t at = close + 1;
-  while (at < s.size() && (s[at] == '<' || s[at] == '>' || s[at] == '=')) gate.op += s[at++];
-  if (gate.fold != "max" && gate.fold != "min" && gate.fold != "mean")
-    throw malformed(fmt::format("unknown fold {}", quoted(gate.fold)), kHint);
-  if (gate.op != "<=" && gate.op != "<" && gate.op != ">=" && gate.op != ">")
-    throw malformed(fmt::format("unknown comparison {}", quoted(gate.op)), kHint);
-  if (std::ranges::find(kMetrics, gate.metric) == std::end(kMetrics)) {
-    const auto near = nearest(gate.metric, kMetrics);
-    throw malformed(fmt::format("unknown metric {}", quoted(gate.metric)),
-                    near.empty() ? fmt::format("metrics are {}", fmt::join(kMetrics, ", "))
-                                 : fmt::format("did you mean {}?", quoted(near)));
-  }
-  const char* first = s.data() + at;
-  const auto [end, code] = std::from_chars(first, s.data() + s.size(), gate.limit);
-  if (code != std::errc() || end != s.data() + s.size() || first == end || std::isnan(gate.limit))
-    throw malformed("the limit is no number", kHint);
-  return gate;
+std::span<const std::string_view> rewrite_columns() noexcept {
+  return kMetrics;
 }
 
 Json read_config(const SideFile& file) {
@@ -625,8 +552,10 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   }
   job.plan.side = job.side;
   const Placement placement = place_or_advise(job);
-  check_report(job, o);
-  check_gates(job, how.gates);
+  check_reports(job, o, how);
+  const std::vector<LogicalTensor> rows = gate_rows(job);
+  check_gates(job, how, rows);
+  check_findings(how, o.output.dry_run);
   if (o.output.dry_run) {
     const Outcome plan{job, placement, {}, how, true, {}};
     write_json_report(plan, o, context);
@@ -643,20 +572,16 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   judge_values(job, report, o.saturate);
   list_saturated(job, report);
   list_fallback_blocks(job, report);
-  Outcome outcome{job, placement, report, how, false, {}};
-  bool passed = true;
-  for (const Gate& g : how.gates) {
-    outcome.gates.push_back(judge_gate(g, report));
-    passed &= outcome.gates.back().passed;
-  }
-  if (passed) {
+  const Outcome outcome{job, placement, report, how, false, judge_gates(how.gates, report, rows)};
+  if (outcome.written()) {
     for (const SourcePtr& s : job.model->catalog.sources()) s->check_unchanged();
     for (const SideFile& s : job.plan.side) s.content->check_unchanged();
     outputs.commit();
   }
   write_json_report(outcome, o, context);
+  write_findings(how.findings, how.verb, verdicts_of(outcome.gates, job.model->path));
   if (!context.common->json) print_outcome(outcome, context.common->verbose);
-  return passed ? ExitCode::Ok : ExitCode::No;
+  return all_passed(outcome.gates) ? ExitCode::Ok : ExitCode::No;
 }
 
 }  // namespace wtool

@@ -7,6 +7,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "cli/common.h"
+#include "cli/gates.h"
 #include "lib/engine/execute.h"
 #include "lib/model/plan.h"
 #include "lib/model/selector.h"
@@ -77,17 +78,15 @@ void add_copy(Job& job, const TensorEntry& entry, std::string why = {}, bool kep
 void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before, std::string to,
                  std::string why = {});
 
-struct Gate {  // max(rel_rmse) <= 0.01
-  std::string text, fold, metric, op;
-  double limit = 0;
-};
-Gate parse_gate(const std::string& text);  // throws Usage
-
 struct Finish {
   std::string_view verb;  // the command: names the JSON schema
   std::vector<Gate> gates;
-  std::string quantization;  // quantization_config as JSON text, or ""
+  std::string quantization;       // quantization_config as JSON text, or ""
+  bool keep = false;              // what fails a gate is written all the same
+  FindingsOptions findings = {};  // of the gates
 };
+// The columns of its reports: what a gate can speak of.
+std::span<const std::string_view> rewrite_columns() noexcept;
 // "model.layers.7.mlp" and "model.layers.8.mlp" are one line of a list: digits become '*'.
 std::string folded(std::string_view name);
 std::string kept_reasons(const Job& job);  // "65 norm, 1 embedding"
@@ -122,13 +121,9 @@ struct Outcome {
   const Report& report;
   const Finish& how;
   bool dry_run;
-  struct GateResult {
-    const Gate* gate;
-    double value;
-    std::string tensor;
-    bool passed;
-  };
   std::vector<GateResult> gates;
+
+  bool written() const noexcept { return !dry_run && (how.keep || all_passed(gates)); }
 };
 void print_outcome(const Outcome& outcome, bool verbose);
 void write_outcome_json(const Outcome& outcome, std::function<void(std::string_view)> sink);

@@ -174,20 +174,29 @@ void print_errors(const Report& report, bool all) {
     out(fmt::format("  and {} more with smaller errors (-v lists all)\n", rows.size() - n));
 }
 
+// The tensors that failed, kept as they are.
+void print_way_out(const Outcome& o, const GateResult& gate) {
+  constexpr std::size_t kShown = 3;
+  std::string rules;
+  std::uint64_t more = 0;
+  std::size_t n = 0;
+  for (const GateTensor& t : gate.chief().tensors) {
+    const auto f = std::ranges::find(o.job.fates, t.name, &Fate::name);
+    if (f == o.job.fates.end() || f->bytes_in <= f->bytes_out) continue;
+    if (n++ == kShown) break;
+    rules += fmt::format("{}-T '{}=keep'", rules.empty() ? "" : " ", printable(f->source));
+    more += f->bytes_in - f->bytes_out;
+  }
+  if (n > 0)
+    out(fmt::format("hint: {}{} adds {}\n", rules, n > kShown ? " …" : "", human_bytes(more)));
+}
+
 void print_gates(const Outcome& o) {
   if (o.dry_run && !o.how.gates.empty())
     out("gates are judged by what is really stored: not in a dry run\n");
-  for (const Outcome::GateResult& g : o.gates) {
-    out(fmt::format("gate {}: {}", g.gate->text,
-                    g.passed ? paint(Style::Green, "passed") : paint(Style::Red, "FAILED")));
-    out(g.tensor.empty() ? fmt::format(" ({:.4g})\n", g.value)
-                         : fmt::format(" {} {} ({:.4g})\n", g.passed ? "at worst" : "by",
-                                       printable(g.tensor), g.value));
-    if (g.passed) continue;
-    for (const Fate& f : o.job.fates)
-      if (f.name == g.tensor && f.bytes_in > f.bytes_out)
-        out(fmt::format("hint: -T '{}=keep' adds {}\n", printable(f.name),
-                        human_bytes(f.bytes_in - f.bytes_out)));
+  for (const GateResult& g : o.gates) {
+    print_gate(g);
+    if (!g.passed) print_way_out(o, g);
   }
 }
 
@@ -312,19 +321,17 @@ void print_outcome(const Outcome& o, bool verbose) {
     out(fmt::format("quantization_config, in the metadata: {}\n", printable(o.how.quantization)));
   for (const std::string& r : o.job.remarks) out(printable(r) + "\n");
   print_gates(o);
-  if (std::ranges::all_of(o.gates, &Outcome::GateResult::passed))
-    print_files(o);
-  else
-    out("nothing was written\n");
+  if (!o.dry_run && !o.written()) return out("nothing was written\n");
+  print_files(o);
+  if (!all_passed(o.gates)) out("kept although a gate failed (--keep)\n");
 }
 
 void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> sink) {
   const Totals t = totals_of(o.job);
-  const bool passed = std::ranges::all_of(o.gates, &Outcome::GateResult::passed);
   JsonWriter w(std::move(sink));
   w.begin_object();
   w.member("schema", std::string_view(fmt::format("wtool.{}/1", o.how.verb)));
-  w.member("ok", passed);
+  w.member("ok", all_passed(o.gates));
   w.key("inputs");
   w.begin_array();
   w.value(std::string_view(o.job.model->path));
@@ -334,7 +341,7 @@ void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> 
   w.begin_object();
   w.name_member("path", o.job.to.path);
   w.member("format", std::string_view(o.job.to.format->name));
-  w.member("written", passed && !o.dry_run);
+  w.member("written", o.written());
   w.member("bytes", o.placement.total_bytes);
   write_files(w, o);
   w.end_object();
@@ -349,17 +356,7 @@ void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> 
   w.member("bits_per_weight", bits_per_weight(t));
   w.end_object();
   write_tensors(w, o);
-  w.key("gates");
-  w.begin_array();
-  for (const Outcome::GateResult& g : o.gates) {
-    w.begin_object();
-    w.member("gate", std::string_view(g.gate->text));
-    w.member("passed", g.passed);
-    w.member("value", g.value);
-    if (!g.tensor.empty()) w.name_member("tensor", g.tensor);
-    w.end_object();
-  }
-  w.end_array();
+  write_gates(w, o.gates);
   w.key("remarks");
   w.begin_array();
   for (const std::string& r : o.job.remarks) w.value(std::string_view(r));

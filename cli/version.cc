@@ -33,6 +33,10 @@ std::string compiler() {
 
 }  // namespace
 
+std::string_view version_number() noexcept {
+  return WTOOL_VERSION;
+}
+
 std::string version_text() {
   std::string text = "wtool " WTOOL_VERSION;
   if (*WTOOL_REVISION) text += " (" WTOOL_REVISION ")";

@@ -1,0 +1,23 @@
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/model/model.h"
+
+namespace wtool {
+
+// A file that a command writes beside its answer: --report, --junit, --sarif.
+struct ReportFile {
+  std::string_view option;
+  std::string path;  // "": not asked for
+};
+// Before any work: such a file replaces only with `force`, and never one of `taken` (inputs, the
+// output) nor another report. Throws Usage or Io.
+void check_report_files(std::span<const ReportFile> files, bool force,
+                        std::span<const std::string> taken);
+std::vector<std::string> files_of(const Model& model);                   // weights and side files
+void write_report_file(const std::string& path, std::string_view text);  // all or nothing
+
+}  // namespace wtool
