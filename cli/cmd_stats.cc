@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "cli/common.h"
+#include "cli/gates.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "cli/tree.h"
@@ -25,6 +26,8 @@ struct Options {
   bool moments = false;
   std::string sort, by, cast;
   std::string hist, rows, columns;  // names of tensors
+  GateOptions gates;
+  FindingsOptions findings;
 
   bool one_tensor() const { return !hist.empty() || !rows.empty() || !columns.empty(); }
 };
@@ -49,6 +52,8 @@ struct Found {
   std::vector<LeftOut> left_out;
   const LogicalTensor *rows_of = nullptr, *columns_of = nullptr;
   std::shared_ptr<ExtremesStep> rows, columns;
+  std::vector<Gate> gates;
+  std::vector<GateResult> judged;
 };
 
 // ---- what to measure
@@ -107,12 +112,35 @@ std::shared_ptr<ExtremesStep> extremes(const Model& model, const LogicalTensor& 
   }
 }
 
+// A gate's columns are those of all ways to call the command, so that the error can say which.
+std::vector<Gate> gates_of(const Options& o, const StatisticsOptions& how) {
+  std::vector<std::string_view> all = statistics_columns({.cast = DType::F16});
+  std::vector<Gate> gates = read_gates(o.gates, all);
+  for (const std::string_view there : statistics_columns(how)) std::erase(all, there);
+  for (const Gate& g : gates)
+    for (const std::string_view column : all)
+      if (reads(g, column))
+        throw Error(Fault::Usage, fmt::format("no tensor here has a {}", column))
+            .in(g.origin)
+            .hint(column.ends_with("flows") ? "--cast TYPE counts it" : "--moments leaves it out");
+  return gates;
+}
+
+std::vector<LogicalTensor> gate_rows(const Found& found) {
+  std::vector<LogicalTensor> rows;
+  for (const Line& l : found.lines)
+    if (l.tensor != nullptr) rows.push_back(*l.tensor);
+  return rows;
+}
+
 Found measure(const Options& o, const Context& context) {
-  Found found;
-  found.model = open_input(o.input, context);
-  const Model& model = *found.model;
   const StatisticsOptions how{
       .distribution = !o.moments, .keep_distribution = !o.hist.empty(), .cast = cast_of(o)};
+  Found found;
+  found.gates = gates_of(o, how);
+  found.model = open_input(o.input, context);
+  const Model& model = *found.model;
+  check_report_files(o.findings.files(), o.findings.force, files_of(model));
   Plan plan;
   found.lines = lines_of(found, o);
   for (Line& line : found.lines) {
@@ -131,11 +159,14 @@ Found measure(const Options& o, const Context& context) {
     found.columns = extremes(model, *found.columns_of, ExtremesStep::Along::Columns);
     plan.measures.push_back(found.columns);
   }
+  const std::vector<LogicalTensor> rows = gate_rows(found);
+  for (const Gate& g : found.gates) check_gate(g, rows);
   Progress progress(*context.common, "stats");
   RunOptions run = context.run;
   run.progress = progress.callback();
-  execute(plan, run);
+  const Report report = execute(plan, run);
   for (const SourcePtr& s : model.catalog.sources()) s->check_unchanged();
+  found.judged = judge_gates(found.gates, report, rows);
   return found;
 }
 
@@ -452,7 +483,9 @@ void print_extremes(const ExtremesStep& step, const LogicalTensor& t, std::strin
 }
 
 void print_text(const Found& found, const Options& o) {
-  if (!o.one_tensor()) return print_table(found, o);
+  if (!o.one_tensor()) print_table(found, o);
+  for (const GateResult& g : found.judged) print_gate(g);
+  if (!o.one_tensor()) return;
   for (const Line& l : found.lines) print_histogram(l);
   if (found.rows) print_extremes(*found.rows, *found.rows_of, "row");
   if (found.columns) print_extremes(*found.columns, *found.columns_of, "column");
@@ -586,7 +619,7 @@ void write_json(const Found& found, const Options& o) {
   JsonWriter w(out);
   w.begin_object();
   w.member("schema", "wtool.stats/1");
-  w.member("ok", true);
+  w.member("ok", all_passed(found.judged));
   w.key("inputs");
   w.begin_array();
   w.value(found.model->path);
@@ -606,6 +639,7 @@ void write_json(const Found& found, const Options& o) {
     w.end_object();
   }
   w.end_array();
+  if (!found.judged.empty()) write_gates(w, found.judged);
   w.end_object();
 }
 
@@ -624,6 +658,11 @@ void check_together(const Options& o) {
     if (!o.by.empty()) refuse(which, "--by");
     if (!o.sort.empty()) refuse(which, "--sort");
   }
+  const bool gates = !o.gates.gates.empty();
+  if (gates && o.one_tensor()) refuse("--gate", "--hist, --rows or --columns");
+  if (gates && !o.by.empty()) refuse("--gate", "--by");
+  if (!gates && o.findings.any())
+    throw Error(Fault::Usage, "--junit and --sarif tell of gates, and there is no --gate");
   if ((o.sort == "overflows" || o.sort == "underflows") && o.cast.empty())
     throw Error(Fault::Usage, fmt::format("--sort {} needs --cast TYPE", o.sort));
   if (o.sort == "outliers" && o.moments) refuse("--sort outliers", "--moments");
@@ -637,7 +676,8 @@ ExitCode run(const Options& o, const Context& context) {
     write_json(found, o);
   else
     print_text(found, o);
-  return ExitCode::Ok;
+  write_findings(o.findings, "stats", verdicts_of(found.judged, found.model->path));
+  return all_passed(found.judged) ? ExitCode::Ok : ExitCode::No;
 }
 
 Action bind(CLI::App& app) {
@@ -662,6 +702,9 @@ Action bind(CLI::App& app) {
       ->option_text("TENSOR");
   app.add_option("--columns", options->columns, "the extremes of each column of one tensor")
       ->option_text("TENSOR");
+  add_gate_option(app, options->gates, "exit 1 unless 'sum(nan) == 0'; @FILE has several");
+  add_findings_options(app, options->findings);
+  add_findings_force_option(app, options->findings);
   app.footer(
       "examples:\n"
       "  wtool stats model.safetensors --sort outliers\n"

@@ -655,6 +655,20 @@ constexpr std::array<Column, 5> kPercentiles{{{"p0.1", "", "p0.1"},
                                               {"p50", "", "p50"},
                                               {"p99", "", "p99"},
                                               {"p99.9", "", "p99.9"}}};
+
+// Where nothing is finite, what only finite values have is NaN: a gate that asks for it must not
+// pass. An empty tensor has none of it.
+void add_moments(Row& row, const Moments& m) {
+  const bool any = m.finite > 0;
+  const auto add = [&](const Column& column, double v) {
+    row.cells.emplace_back(&column, any ? v : std::numeric_limits<double>::quiet_NaN());
+  };
+  add(kMin, any ? to_double(m.min()) : 0);
+  add(kMax, any ? to_double(m.max()) : 0);
+  add(kMean, m.mean);
+  add(kStd, any ? m.std() : 0);
+  add(kAbsMax, any ? m.abs_max() : 0);
+}
 }  // namespace
 
 void StatisticsStep::report(Report& to) const {
@@ -662,18 +676,14 @@ void StatisticsStep::report(Report& to) const {
   Row row{result_.name, {}};
   const auto add = [&](const Column& column, auto v) { row.cells.emplace_back(&column, v); };
   add(kCount, m.elements);
-  if (m.finite > 0) {
-    add(kMin, to_double(m.min()));
-    add(kMax, to_double(m.max()));
-    add(kMean, m.mean);
-    add(kStd, m.std());
-    add(kAbsMax, m.abs_max());
+  if (m.elements > 0) {
+    add_moments(row, m);
+    if (options_.distribution)
+      for (std::size_t i = 0; i < kPercentiles.size(); ++i)
+        add(kPercentiles[i],
+            m.finite > 0 ? result_.percentiles[i] : std::numeric_limits<double>::quiet_NaN());
   }
-  if (m.finite > 0 && options_.distribution) {
-    for (std::size_t i = 0; i < kPercentiles.size(); ++i)
-      add(kPercentiles[i], result_.percentiles[i]);
-    add(kOutliers, result_.outliers);
-  }
+  if (options_.distribution) add(kOutliers, result_.outliers);
   add(kZeros, m.zeros);
   add(kSubnormals, m.subnormals);
   add(kNan, m.nan);
@@ -683,6 +693,19 @@ void StatisticsStep::report(Report& to) const {
     add(kCastUnderflows, m.underflows);
   }
   to.rows.push_back(std::move(row));
+}
+
+std::vector<std::string_view> statistics_columns(const StatisticsOptions& options) {
+  std::vector<std::string_view> names;
+  for (const Column* c :
+       {&kCount, &kMin, &kMax, &kMean, &kStd, &kAbsMax, &kZeros, &kSubnormals, &kNan, &kInf})
+    names.push_back(c->name);
+  if (options.distribution) {
+    for (const Column& c : kPercentiles) names.push_back(c.name);
+    names.push_back(kOutliers.name);
+  }
+  if (options.cast) names.insert(names.end(), {kCastOverflows.name, kCastUnderflows.name});
+  return names;
 }
 
 std::optional<std::string> statistics_refuses(const Tensor& tensor) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -108,6 +109,9 @@ class StatisticsStep final : public Step {
   Distribution all_;
   Statistics result_;
 };
+
+// The columns of StatisticsStep's rows.
+std::vector<std::string_view> statistics_columns(const StatisticsOptions& options);
 
 // Why a tensor has no statistics; nullopt if it has.
 std::optional<std::string> statistics_refuses(const Tensor& tensor);
