@@ -130,6 +130,18 @@ def run_all(t):
     t.run("wtool.verify/1", "verify", "--json", "-c", "manifest.json", status=1)
     (t.folder / "m.safetensors").write_bytes(weights)
 
+    t.run("wtool.stats/1", "stats", "--json", "nan.safetensors", "--gate", "max(mean) <= 1 and sum(nan) == 0",
+          status=1)
+    t.run("wtool.check/1", "check", "--json", "--write-lock", "m.lock", "m.safetensors")
+    t.run("wtool.check/1", "check", "--json", "--lock", "m.lock", "m.safetensors")
+    t.run("wtool.check/1", "check", "--json", "--lock", "m.lock", "m.int8.safetensors", status=1)
+    for name, more in (("m.lock", []), ("q.lock", ["--digests"])):  # no answer of a command: has no "ok"
+        subprocess.run([t.wtool, "check", "-f", "--write-lock", name, *more, "m.int8.safetensors"],
+                       cwd=t.folder, check=True, stdout=subprocess.DEVNULL)
+        t.seen.add("wtool.lock/1")
+        t.faults += [f"{name}: {f}" for f in validate_schema.faults(json.loads((t.folder / name).read_text()),
+                                                                    t.schemas["wtool.lock/1"])]
+
     report = t.folder / "report.json"
     subprocess.run([t.wtool, "quantize", "--int8", "m.safetensors", "-f", "-q", "--report", report],
                    cwd=t.folder, check=True, stdout=subprocess.DEVNULL)
