@@ -6,6 +6,8 @@
 //   X.quant_map          f32 [16], what the codes stand for
 //   X.nested_absmax      f32 [⌈blocks / 256⌉], the scales of the scales
 //   X.quant_state.bitsandbytes__nf4 (__fp4)  u8, a JSON text with the shape and the sizes of blocks
+#include "formats/schemes/bitsandbytes.h"
+
 #include <algorithm>
 #include <cmath>
 #include <unordered_set>
@@ -25,10 +27,7 @@ namespace {
 
 constexpr Rule kParts{"bitsandbytes.parts"}, kShapes{"bitsandbytes.shape"},
     kState{"bitsandbytes.quant_state"}, kAgrees{"bitsandbytes.config"};
-constexpr std::string_view kWeight = ".weight", kRowMax = ".SCB", kFormat = ".weight_format",
-                           kAbsmax = ".absmax", kMap = ".quant_map",
-                           kNestedAbsmax = ".nested_absmax", kNestedMap = ".nested_quant_map",
-                           kStateMark = ".quant_state.bitsandbytes__";
+constexpr std::string_view kRowMax = ".SCB", kFormat = ".weight_format";
 constexpr std::uint64_t kMaxStateBytes = 1 << 16;
 constexpr std::uint64_t kMaxBlock = 1 << 20;
 constexpr std::uint8_t kInt8Hint = 8, kFourHint = 4;
@@ -377,9 +376,9 @@ const Scheme kBitsAndBytes{
     .summary = "int8, NF4 and FP4 of bitsandbytes",
     .recognise = bitsandbytes::recognise,
     .open = bitsandbytes::open,
-    .refuses = nullptr,
-    .encode = nullptr,
-    .config = nullptr,
+    .refuses = bitsandbytes::refuses,
+    .encode = bitsandbytes::encode,
+    .config = bitsandbytes::config,
 };
 
 }  // namespace wtool

@@ -70,6 +70,7 @@ struct SchemeOptions {
   bool activations = false;   // 8-bit activations at run time (W8A8)
   ScaleMethod method = ScaleMethod::Search;
   bool signed_scales = false;       // scales of symmetric integers may be negative
+  bool nested = true;               // Nf4: the scales are quantised too
   bool source_arithmetic = false;   // rtn in the arithmetic of the tensor's own type
   std::optional<DType> dtype = {};  // plain: the type to cast to. none: as it is
   bool saturate = false;            // plain: overflow becomes the largest value

@@ -1,0 +1,182 @@
+#include "lib/numeric/kernels/nf4.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lib/numeric/kernels/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "lib/numeric/kernels/nf4.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#ifndef WTOOL_NF4_TABLE
+#define WTOOL_NF4_TABLE
+namespace wtool {
+namespace {
+
+constexpr std::size_t kStripes = 16;
+
+// Between neighbouring levels, rounded to f32 twice as the reference's comparison does.
+constexpr std::array<float, 15> kMiddles = [] {
+  std::array<float, 15> out{};
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = (kNf4Levels[i] + kNf4Levels[i + 1]) * 0.5f;
+  return out;
+}();
+
+// All for one block whose values are multiplied by `factor` first.
+struct Nf4Kernels {
+  float (*largest)(const float* in, std::size_t n) noexcept;
+  void (*codes)(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept;
+  // Element i goes to stripe i mod 16 of both sums.
+  void (*fit)(const float* in, std::size_t n, float factor, float* cross, float* square) noexcept;
+};
+
+unsigned code_of(float x) noexcept {
+  unsigned code = 0;
+  for (const float m : kMiddles) code += m < x;
+  return code;
+}
+
+}  // namespace
+}  // namespace wtool
+#endif  // WTOOL_NF4_TABLE
+
+HWY_BEFORE_NAMESPACE();
+namespace wtool {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr hn::CappedTag<float, kStripes> kF32;
+constexpr hn::Rebind<std::int32_t, decltype(kF32)> kI32;
+constexpr hn::Rebind<std::uint8_t, decltype(kF32)> kU8;
+using F32 = hn::Vec<decltype(kF32)>;
+inline constexpr std::size_t kLanes = hn::MaxLanes(kF32);
+
+static float largest(const float* in, std::size_t n) noexcept {
+  F32 most = hn::Zero(kF32);
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) most = hn::Max(most, hn::Abs(hn::LoadU(kF32, in + i)));
+  float out = hn::GetLane(hn::MaxOfLanes(kF32, most));
+  for (; i < n; ++i) out = std::max(out, std::abs(in[i]));
+  return out;
+}
+
+static void codes(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept {
+  const F32 by = hn::Set(kF32, factor);
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const F32 x = hn::Mul(hn::LoadU(kF32, in + i), by);
+    auto code = hn::Zero(kI32);  // a true comparison is -1
+    for (const float m : kMiddles)
+      code = hn::Sub(code, hn::BitCast(kI32, hn::VecFromMask(kF32, hn::Lt(hn::Set(kF32, m), x))));
+    hn::StoreU(hn::DemoteTo(kU8, code), kU8, out + i);
+  }
+  for (; i < n; ++i) out[i] = static_cast<std::uint8_t>(code_of(in[i] * factor));
+}
+
+static void fit(const float* in, std::size_t n, float factor, float* cross,
+                float* square) noexcept {
+  const F32 by = hn::Set(kF32, factor);
+  std::size_t i = 0;
+  for (; i + kStripes <= n; i += kStripes)
+    for (std::size_t lane = 0; lane < kStripes; lane += kLanes) {
+      const F32 value = hn::LoadU(kF32, in + i + lane), x = hn::Mul(value, by);
+      F32 level = hn::Set(kF32, kNf4Levels[0]);
+      for (std::size_t m = 0; m < kMiddles.size(); ++m)
+        level = hn::IfThenElse(hn::Lt(hn::Set(kF32, kMiddles[m]), x),
+                               hn::Set(kF32, kNf4Levels[m + 1]), level);
+      hn::StoreU(hn::Add(hn::LoadU(kF32, cross + lane), hn::Mul(value, level)), kF32, cross + lane);
+      hn::StoreU(hn::Add(hn::LoadU(kF32, square + lane), hn::Mul(level, level)), kF32,
+                 square + lane);
+    }
+  for (; i < n; ++i) {
+    const float level = kNf4Levels[code_of(in[i] * factor)];
+    cross[i % kStripes] += in[i] * level;
+    square[i % kStripes] += level * level;
+  }
+}
+
+constexpr Nf4Kernels kNf4{&largest, &codes, &fit};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace wtool
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace wtool {
+namespace {
+
+float largest_scalar(const float* in, std::size_t n) noexcept {
+  float most = 0;
+  for (std::size_t i = 0; i < n; ++i) most = std::max(most, std::abs(in[i]));
+  return most;
+}
+void codes_scalar(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept {
+  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(code_of(in[i] * factor));
+}
+void fit_scalar(const float* in, std::size_t n, float factor, float* cross,
+                float* square) noexcept {
+  for (std::size_t i = 0; i < n; ++i) {
+    const float level = kNf4Levels[code_of(in[i] * factor)];
+    cross[i % kStripes] += in[i] * level;
+    square[i % kStripes] += level * level;
+  }
+}
+constexpr Nf4Kernels kScalar{&largest_scalar, &codes_scalar, &fit_scalar};
+
+// Calls f with the block's values and the factor 1 / scale. Where that overflows, the values and
+// the scale are both made larger first.
+template <class Call>
+void with_factor(const float* in, std::size_t n, float scale, Call call) noexcept {
+  const float factor = 1 / scale;
+  if (std::isfinite(factor)) return call(in, factor);
+  constexpr float kLarger = 0x1p24f;
+  float larger[kNf4Block];
+  for (std::size_t i = 0; i < n; ++i) larger[i] = in[i] * kLarger;
+  call(larger, 1 / (scale * kLarger));
+}
+
+}  // namespace
+
+void nf4_absmax(const float* in, std::size_t n, float* scales) noexcept {
+  const Nf4Kernels& kernels = WTOOL_CHOOSE(kScalar, kNf4);
+  for (std::size_t i = 0; i < n; i += kNf4Block)
+    *scales++ = kernels.largest(in + i, std::min(kNf4Block, n - i));
+}
+
+void nf4_codes(const float* in, std::size_t n, const float* scales, std::uint8_t* out) noexcept {
+  const Nf4Kernels& kernels = WTOOL_CHOOSE(kScalar, kNf4);
+  for (std::size_t i = 0; i < n; i += kNf4Block) {
+    const float scale = *scales++;
+    const std::size_t len = std::min(kNf4Block, n - i);
+    if (scale == 0)
+      std::fill_n(out + i, len, std::uint8_t{kNf4Zero});
+    else
+      with_factor(in + i, len, scale,
+                  [&](const float* x, float by) { kernels.codes(x, len, by, out + i); });
+  }
+}
+
+Nf4Fit nf4_fit(const float* in, std::size_t n, float scale) noexcept {
+  if (scale == 0) return {0, 0};
+  const Nf4Kernels& kernels = WTOOL_CHOOSE(kScalar, kNf4);
+  alignas(64) float cross[kStripes] = {}, square[kStripes] = {};
+  // The codes decide; sums are of the values as they are unless they are far below any weight.
+  float grown = 1;
+  with_factor(in, n, scale, [&](const float* x, float by) {
+    if (x != in) grown = 0x1p24f;
+    kernels.fit(x, n, by, cross, square);
+  });
+  Nf4Fit out{0, 0};
+  for (std::size_t i = 0; i < kStripes; ++i) {
+    out.cross += cross[i];
+    out.square += square[i];
+  }
+  out.cross /= grown;
+  return out;
+}
+
+}  // namespace wtool
+#endif  // HWY_ONCE
