@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/convert_scheme.h"
 #include "cli/rewrite.h"
 #include "formats/imatrix.h"
 #include "lib/base/error.h"
@@ -13,8 +14,11 @@ namespace {
 
 struct Options : RewriteOptions {
   std::string dtype;
+  std::string scheme;              // "plain", or the one to repack integers to
   std::vector<std::string> types;  // -T PATTERN=TYPE
 };
+
+constexpr std::string_view kPlainScheme = "plain";
 
 DType dtype_named(const std::string& name, std::string_view option = "--dtype") {
   if (const auto type = parse_dtype(name)) return *type;
@@ -36,6 +40,11 @@ std::vector<std::optional<DType>> wanted(const Options& o, const Model& model) {
       const Kind kind = info(model.tensors[i].dtype).kind;
       if (kind == Kind::Float || kind == Kind::Block) out[i] = to;
     }
+  }
+  if (o.scheme == kPlainScheme && o.dtype.empty()) {
+    const DType to = plain_dtype(model);
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (model.tensors[i].count > 1) out[i] = to;
   }
   // An importance matrix of the older form counts in i32; everywhere else its counts are f32.
   if (model.catalog.format == "imatrix")
@@ -78,6 +87,7 @@ void drop_quantization_config(Job& job, std::size_t decoded) {
       job.remarks.push_back("quantization_config kept: some tensors are still quantized");
       return;
     }
+  drop_stale_configs(job);
   bool dropped = job.meta.erase("quantization_config");
   dropped |= set_in_config(job, "quantization_config", "");
   if (dropped)
@@ -228,14 +238,33 @@ void add_importance(Job& job, const Options& o) {
   remark_importance(job, *matrix);
 }
 
+void check_scheme(const Options& o, const Job& job) {
+  if (o.scheme.empty()) return;
+  if (o.scheme != kPlainScheme && (!o.dtype.empty() || !o.types.empty()))
+    throw Error(Fault::Usage, "repacking changes no value, so there is no type to choose")
+        .in(o.dtype.empty() ? "-T" : "--dtype")
+        .hint("--scheme plain decodes");
+  const auto& tensors = job.model->tensors;
+  if (o.scheme == kPlainScheme && o.dtype.empty() &&
+      std::ranges::none_of(tensors, [](const LogicalTensor& t) { return t.count > 1; }))
+    throw Error(Fault::Usage, "nothing to decode: no tensor is stored by a quantization scheme")
+        .in(job.model->path)
+        .hint("--dtype casts");
+}
+
 ExitCode run(const Options& o, const Context& context) {
-  const std::string label = o.dtype.empty() ? "" : std::string(name_of(dtype_named(o.dtype)));
+  const std::string label = o.dtype.empty() ? o.scheme : std::string(name_of(dtype_named(o.dtype)));
+  const Scheme* scheme = o.scheme.empty() ? nullptr : &context.registry.scheme(o.scheme);
   Job job = prepare(o, context, label);
-  if (job.to.format->name == "imatrix")
+  check_scheme(o, job);
+  std::string quantization;
+  if (scheme && scheme->name != kPlainScheme)
+    quantization = add_repacked(job, *scheme);
+  else if (job.to.format->name == "imatrix")
     add_importance(job, o);
   else
     add_tensors(job, o);
-  return finish(job, o, context, {.verb = "convert", .gates = {}, .quantization = {}});
+  return finish(job, o, context, {.verb = "convert", .gates = {}, .quantization = quantization});
 }
 
 Action bind(CLI::App& app) {
@@ -244,6 +273,9 @@ Action bind(CLI::App& app) {
   app.get_option("--to")->description("format to write: safetensors, gguf, npy, imatrix");
   app.add_option("--dtype", o->dtype, "cast floating-point tensors: f32, f16, bf16, …")
       ->option_text("TYPE");
+  app.add_option("--scheme", o->scheme,
+                 "repack quantized integers: compressed-tensors, gptq, awq; plain decodes")
+      ->option_text("NAME");
   app.add_option("-T,--tensor-type", o->types,
                  "type of the matching tensors, or 'keep'; the last matching rule wins")
       ->option_text("PATTERN=TYPE")

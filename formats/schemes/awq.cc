@@ -3,6 +3,8 @@
 //   M.qzeros   i32 [groups, out / 8]  likewise
 //   M.scales   f16, bf16 or f32 [groups, out]
 // and a value is (code - zero) × scale.
+#include "formats/schemes/awq.h"
+
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -17,12 +19,7 @@ namespace awq {
 namespace {
 
 constexpr Rule kParts{"awq.parts"}, kShapes{"awq.shape"}, kAgrees{"awq.config"};
-constexpr std::string_view kCodes = ".qweight", kZeros = ".qzeros", kScales = ".scales",
-                           kWeight = ".weight";
-constexpr std::uint64_t kPerWord = 8, kBits = 4;
 constexpr std::uint64_t kMaxSide = std::uint64_t{1} << 48;
-// Which nibble of the word has output 0, 1, … 7.
-constexpr std::array<unsigned, kPerWord> kPlace{0, 4, 1, 5, 2, 6, 3, 7};
 
 struct Parts {
   std::string module;
@@ -116,16 +113,51 @@ Complaint agree(const Parts& p, const Says& says, const QuantizationConfig* conf
 
 // ---- values
 
-class Values final : public Decoded {
+class Values final : public Decoded, public IntegerWeight {
  public:
   Values(std::string where, const Parts& p, const Layout& layout, const Catalog& catalog)
       : Decoded(std::move(where), {layout.out, layout.in}),
+        IntegerWeight({.rows = layout.out,
+                       .cols = layout.in,
+                       .groups = layout.groups,
+                       .bits = kBits,
+                       .scale = p.scales->dtype,
+                       .zero_points = true}),
         groups_{{}, std::max<std::uint64_t>(1, layout.in / layout.groups)},
         codes_(stored(catalog, *p.codes)),
         zeros_(stored(catalog, *p.zeros)),
         scales_(stored(catalog, *p.scales)) {}
 
+  void codes(const Box& box, std::span<std::uint8_t> out, Scratch& scratch) const override {
+    unpack(*codes_, box, out, scratch);
+  }
+  void zero_points(const Box& box, std::span<std::uint8_t> out, Scratch& scratch) const override {
+    unpack(*zeros_, box, out, scratch);
+  }
+  void scales(const Box& box, MutableBytes out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const auto raw = frame.take<std::byte>(out.size());
+    scales_->read({box.col, box.cols, box.row, box.rows}, raw, scratch);
+    transpose(raw, box.cols, box.rows, info(scales_->dtype()).block_bytes, out);
+  }
+
  private:
+  // Codes and zero points are packed alike.
+  static void unpack(const Tensor& words, const Box& box, std::span<std::uint8_t> out,
+                     Scratch& scratch) {
+    Scratch::Frame frame(scratch);
+    const std::uint64_t first = box.row / kPerWord,
+                        across = ceil_div(box.row + box.rows, kPerWord) - first;
+    const auto raw = frame.take<std::uint32_t>(box.cols * across);
+    words.read({box.col, box.cols, first, across}, std::as_writable_bytes(raw), scratch);
+    for (std::uint64_t r = 0; r < box.rows; ++r) {
+      const std::uint64_t row = box.row + r, word = row / kPerWord - first;
+      const unsigned shift = 4 * kPlace[row % kPerWord];
+      for (std::uint64_t c = 0; c < box.cols; ++c)
+        out[r * box.cols + c] = static_cast<std::uint8_t>(raw[c * across + word] >> shift & 15);
+    }
+  }
+
   void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const GroupIndex::Groups groups = groups_.of(box);
@@ -217,7 +249,7 @@ std::vector<Found> recognise(const Model& model, Diagnostics& faults) {
   return Recogniser(model, faults).all();
 }
 
-TensorPtr open(const Model& model, const LogicalTensor& tensor) {
+std::shared_ptr<const Values> values(const Model& model, const LogicalTensor& tensor) {
   const TensorEntry& codes = model.part(tensor, 0);
   const auto parts = parts_at(model.catalog, codes);
   Layout layout;
@@ -230,6 +262,13 @@ TensorPtr open(const Model& model, const LogicalTensor& tensor) {
       *parts, layout, model.catalog);
 }
 
+TensorPtr open(const Model& model, const LogicalTensor& tensor) {
+  return values(model, tensor);
+}
+std::shared_ptr<const IntegerWeight> integers(const Model& model, const LogicalTensor& tensor) {
+  return values(model, tensor);
+}
+
 }  // namespace
 }  // namespace awq
 
@@ -238,9 +277,11 @@ const Scheme kAwq{
     .summary = "packed 4-bit integers of AWQ, in its GEMM layout",
     .recognise = awq::recognise,
     .open = awq::open,
-    .refuses = nullptr,
-    .encode = nullptr,
-    .config = nullptr,
+    .refuses = awq::refuses,
+    .encode = awq::encode,
+    .config = awq::config,
+    .measure = nullptr,
+    .integers = awq::integers,
 };
 
 }  // namespace wtool

@@ -6,6 +6,7 @@
 
 #include "formats/registry.h"
 #include "lib/base/text.h"
+#include "lib/model/integers.h"
 #include "lib/numeric/float_codes.h"
 
 namespace wtool {
@@ -83,6 +84,10 @@ void encode(std::span<const Target> targets, const SchemeOptions& options, Plan&
   }
 }
 
+std::shared_ptr<const IntegerWeight> integers(const Model& model, const LogicalTensor& tensor) {
+  return std::dynamic_pointer_cast<const IntegerWeight>(open(model, tensor));
+}
+
 }  // namespace
 
 // Weight-only integers must be packed: engines take int-quantized for a promise that activations
@@ -112,6 +117,7 @@ const Scheme kCompressedTensors{
     .encode = compressed_tensors::encode,
     .config = compressed_tensors::config,
     .measure = compressed_tensors::measure,
+    .integers = compressed_tensors::integers,
 };
 
 }  // namespace wtool

@@ -4,16 +4,23 @@
 #include <fmt/format.h>
 
 #include "formats/schemes/compressed_tensors.h"
+#include "lib/model/integers.h"
 #include "lib/numeric/kernels/groups.h"
 
 namespace wtool::compressed_tensors {
 namespace {
 
 // code × scale, or (code - zero point) × scale, in f32.
-class Values final : public Decoded {
+class Values final : public Decoded, public IntegerWeight {
  public:
   Values(const std::string& where, const Parts& p, const Layout& layout, const Catalog& catalog)
       : Decoded(where, {layout.rows, layout.cols}),
+        IntegerWeight({.rows = layout.rows,
+                       .cols = layout.cols,
+                       .groups = layout.groups,
+                       .bits = layout.bits.front(),
+                       .scale = p.scale->dtype,
+                       .zero_points = p.zero != nullptr}),
         layout_(layout),
         bits_(layout.bits.front()),
         codes_(stored(catalog, *p.codes)),
@@ -22,7 +29,36 @@ class Values final : public Decoded {
     if (p.g_idx) read_group_index(*stored(catalog, *p.g_idx));
   }
 
+  std::span<const std::uint32_t> group_index() const noexcept override { return group_of_column_; }
+  void codes(const Box& box, std::span<std::uint8_t> out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const auto codes = frame.take<std::int8_t>(out.size());
+    read_codes(box, codes, scratch);
+    count_from_0(codes, out);
+  }
+  void zero_points(const Box& box, std::span<std::uint8_t> out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const auto zeros = frame.take<std::int8_t>(out.size());
+    if (zero_)
+      read_zeros({box.row, box.rows, 0, 0}, {box.col, box.cols}, zeros, scratch);
+    else
+      std::ranges::fill(zeros, std::int8_t{0});
+    count_from_0(zeros, out);
+  }
+  void scales(const Box& box, MutableBytes out, Scratch& scratch) const override {
+    if (!layout_.one_scale) return scale_->read(box, out, scratch);
+    const std::size_t size = info(scale_->dtype()).block_bytes;
+    scale_->read({0, 1, 0, 1}, out.first(size), scratch);
+    for (std::size_t at = size; at < out.size(); at += size)
+      std::memcpy(out.data() + at, out.data(), size);
+  }
+
  private:
+  void count_from_0(std::span<const std::int8_t> in, std::span<std::uint8_t> out) const {
+    const int half = 1 << (bits_ - 1);
+    for (std::size_t i = 0; i < in.size(); ++i) out[i] = static_cast<std::uint8_t>(in[i] + half);
+  }
+
   struct Columns {
     std::uint64_t first, count;
   };

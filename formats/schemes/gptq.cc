@@ -4,6 +4,8 @@
 //   M.scales   f16, bf16 or f32 [groups, out]
 //   M.g_idx    i32 [in], the group of each input; may be missing if they are in order
 // and a value is (code - zero) × scale.
+#include "formats/schemes/gptq.h"
+
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -18,15 +20,8 @@ namespace gptq {
 namespace {
 
 constexpr Rule kParts{"gptq.parts"}, kShapes{"gptq.shape"}, kAgrees{"gptq.config"};
-constexpr std::string_view kCodes = ".qweight", kZeros = ".qzeros", kScales = ".scales",
-                           kIndex = ".g_idx", kWeight = ".weight";
-constexpr std::uint64_t kWordBits = 32;
 // Far above any file, and far below where bits times words overflow.
 constexpr std::uint64_t kMaxSide = std::uint64_t{1} << 48;
-
-bool is_width(std::uint64_t bits) {
-  return bits == 2 || bits == 3 || bits == 4 || bits == 8;
-}
 
 struct Parts {
   std::string module;
@@ -135,8 +130,12 @@ Says says_of(const QuantizationConfig* config) {
   if (const auto* size = member(body, "group_size"); size && size->is_number_integer())
     out.group = size->is_number_unsigned() ? size->get<std::uint64_t>() : 0;
   out.act_order = flag_of(member(body, "desc_act"), false);
-  for (const std::string_view key : {"dynamic", "extra_config"})
-    if (const auto* per_module = member(body, key)) out.each_its_own |= !per_module->empty();
+  if (const auto* per_module = member(body, "extra_config"))
+    out.each_its_own |= !per_module->empty();
+  // "-:" only says which modules are left as they are.
+  if (const auto* per_module = member(body, "dynamic"); per_module && per_module->is_object())
+    for (const auto& [pattern, numbers] : per_module->items())
+      out.each_its_own |= !pattern.starts_with("-:");
   if (out.method == "gptq") {
     out.whose = Whose::Ours;
     const std::string format = lower(text_of(member(body, "checkpoint_format")));
@@ -197,10 +196,16 @@ std::optional<bool> version_2(const Parts& p, const Layout& layout, const Catalo
 
 // ---- values
 
-class Values final : public Decoded {
+class Values final : public Decoded, public IntegerWeight {
  public:
   Values(std::string where, const Parts& p, const Layout& layout, const Catalog& catalog)
       : Decoded(std::move(where), {layout.out, layout.in}),
+        IntegerWeight({.rows = layout.out,
+                       .cols = layout.in,
+                       .groups = layout.groups,
+                       .bits = layout.bits,
+                       .scale = p.scales->dtype,
+                       .zero_points = true}),
         layout_(layout),
         codes_(stored(catalog, *p.codes)),
         zeros_(stored(catalog, *p.zeros)),
@@ -209,6 +214,33 @@ class Values final : public Decoded {
     if (p.index)
       groups_ =
           GroupIndex::from(*stored(catalog, *p.index), layout.in, layout.groups, layout.group());
+  }
+
+  std::span<const std::uint32_t> group_index() const noexcept override { return groups_.of_column; }
+  void codes(const Box& box, std::span<std::uint8_t> out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const Words words = words_of(box.col, box.cols);
+    const auto raw = frame.take<std::uint32_t>(words.count * box.rows);
+    codes_->read({words.first, words.count, box.row, box.rows}, std::as_writable_bytes(raw),
+                 scratch);
+    for (std::uint64_t r = 0; r < box.rows; ++r)
+      for (std::uint64_t c = 0; c < box.cols; ++c)
+        out[r * box.cols + c] = static_cast<std::uint8_t>(
+            field(raw.data() + r, box.rows, layout_.bits, words.skip + c));
+  }
+  void zero_points(const Box& box, std::span<std::uint8_t> out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const auto zeros = frame.take<std::uint16_t>(out.size());
+    read_zeros({box.row, box.rows, 0, 0}, {box.col, box.cols}, zeros, scratch);
+    for (std::uint64_t r = 0; r < box.rows; ++r)
+      for (std::uint64_t g = 0; g < box.cols; ++g)
+        out[r * box.cols + g] = static_cast<std::uint8_t>(zeros[g * box.rows + r]);
+  }
+  void scales(const Box& box, MutableBytes out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const auto raw = frame.take<std::byte>(out.size());
+    scales_->read({box.col, box.cols, box.row, box.rows}, raw, scratch);
+    transpose(raw, box.cols, box.rows, info(scales_->dtype()).block_bytes, out);
   }
 
  private:
@@ -381,7 +413,7 @@ std::vector<Found> recognise(const Model& model, Diagnostics& faults) {
   return Recogniser(model, faults).all();
 }
 
-TensorPtr open(const Model& model, const LogicalTensor& tensor) {
+std::shared_ptr<const Values> values(const Model& model, const LogicalTensor& tensor) {
   const TensorEntry& codes = model.part(tensor, 0);
   const auto parts = parts_at(model.catalog, codes);
   Layout layout;
@@ -398,6 +430,13 @@ TensorPtr open(const Model& model, const LogicalTensor& tensor) {
   }
 }
 
+TensorPtr open(const Model& model, const LogicalTensor& tensor) {
+  return values(model, tensor);
+}
+std::shared_ptr<const IntegerWeight> integers(const Model& model, const LogicalTensor& tensor) {
+  return values(model, tensor);
+}
+
 }  // namespace
 }  // namespace gptq
 
@@ -406,9 +445,11 @@ const Scheme kGptq{
     .summary = "packed integers of GPTQ and AutoRound, versions 1 and 2",
     .recognise = gptq::recognise,
     .open = gptq::open,
-    .refuses = nullptr,
-    .encode = nullptr,
-    .config = nullptr,
+    .refuses = gptq::refuses,
+    .encode = gptq::encode,
+    .config = gptq::config,
+    .measure = nullptr,
+    .integers = gptq::integers,
 };
 
 }  // namespace wtool

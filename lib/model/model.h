@@ -12,6 +12,7 @@
 namespace wtool {
 
 struct Scheme;
+class IntegerWeight;  // lib/model/integers.h
 
 // What stored tensors mean: 'weight_packed', 'weight_scale' and 'weight_shape' are one 'weight'.
 // Each stored tensor belongs to exactly one logical tensor; what no scheme claims is plain.
@@ -117,6 +118,9 @@ struct Scheme {
   // the plan; nothing if the options need no such thing. Null: never.
   std::shared_ptr<const Step> (*measure)(std::span<const TensorPtr>, const SchemeOptions&,
                                          Plan&) = nullptr;
+  // The integers that a tensor it found is made of, to be packed another way; null if it is made of
+  // something else. Null: always.
+  std::shared_ptr<const IntegerWeight> (*integers)(const Model&, const LogicalTensor&) = nullptr;
 };
 
 // The tables a command passes down.

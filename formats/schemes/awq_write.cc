@@ -1,0 +1,127 @@
+// Writing AWQ in its GEMM layout, which is described in awq.cc. Symmetric weights have all their
+// zero points in the middle.
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "formats/schemes/awq.h"
+#include "lib/base/error.h"
+#include "lib/base/text.h"
+
+namespace wtool::awq {
+namespace {
+
+class Packed final : public IntegerLayout {
+ public:
+  explicit Packed(const IntegerShape& shape) : IntegerLayout(shape) {}
+
+  std::vector<OutTensor> outputs(const std::string& module) const override {
+    const IntegerShape& s = shape();
+    const auto part = [&](std::string_view suffix) { return module + std::string(suffix); };
+    return {{part(kCodes), DType::I32, {s.cols, s.rows / kPerWord}},
+            {part(kZeros), DType::I32, {s.groups, s.rows / kPerWord}},
+            {part(kScales), s.scale, {s.groups, s.rows}}};
+  }
+
+  Span code_span(const Box& box) const override { return words_span(0, box); }
+  void pack_codes(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out,
+                  Scratch& scratch) const override {
+    pack(box, codes, out, scratch);
+  }
+
+  void group_spans(const Box& box, std::vector<Span>& add_to) const override {
+    const std::uint64_t rows = shape().rows, size = scale_bytes();
+    add_to.push_back(words_span(1, box));
+    add_to.push_back(
+        {2, (box.col * rows + box.row) * size, box.rows * size, box.cols, rows * size});
+  }
+  void pack_groups(const Box& box, std::span<const std::uint8_t> zeros, Bytes scales,
+                   std::span<const MutableBytes> out, Scratch& scratch) const override {
+    pack(box, zeros, out[0], scratch);
+    transpose(scales, box.rows, box.cols, scale_bytes(), out[1]);
+  }
+
+ private:
+  // Codes and zero points are packed alike: eight rows to a word, the columns down.
+  Span words_span(std::uint32_t output, const Box& box) const {
+    const std::uint64_t row_bytes = shape().rows / kPerWord * 4;
+    return {output, box.col * row_bytes + box.row / kPerWord * 4, box.rows / kPerWord * 4, box.cols,
+            row_bytes};
+  }
+  static void pack(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out,
+                   Scratch& scratch) {
+    Scratch::Frame frame(scratch);
+    const auto words = frame.take<std::uint32_t>(box.cols);
+    const std::uint64_t bands = box.rows / kPerWord;
+    for (std::uint64_t band = 0; band < bands; ++band) {
+      std::ranges::fill(words, 0);
+      for (std::uint64_t i = 0; i < kPerWord; ++i) {
+        const std::uint8_t* const row = codes.data() + (band * kPerWord + i) * box.cols;
+        for (std::uint64_t c = 0; c < box.cols; ++c)
+          words[c] |= std::uint32_t{row[c]} << 4 * kPlace[i];
+      }
+      for (std::uint64_t c = 0; c < box.cols; ++c)
+        std::memcpy(out.data() + (c * bands + band) * 4, &words[c], 4);
+    }
+  }
+};
+
+}  // namespace
+
+std::optional<std::string> refuses_shape(const IntegerShape& shape) {
+  if (shape.bits != kBits) return fmt::format("{} bits: AWQ has 4", shape.bits);
+  if (shape.rows % kPerWord != 0)
+    return fmt::format("{} rows do not fill words of {} codes", shape.rows, kPerWord);
+  return std::nullopt;
+}
+
+IntegerLayoutPtr layout(const IntegerShape& shape) {
+  return std::make_shared<Packed>(shape);
+}
+
+std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& options) {
+  if (auto why = refuses_as_integers(tensor, options)) return why;
+  return refuses_shape(integer_shape(tensor, options, DType::F16));
+}
+
+void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan) {
+  for (const Target& t : targets) {
+    if (const auto why = refuses(*t.values, options))
+      throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
+    plan.steps.push_back(integer_step(t, integer_coding(options, DType::F16, t.values->dtype()),
+                                      layout(integer_shape(*t.values, options, DType::F16))));
+  }
+}
+
+std::string config(std::span<const ConfigGroup> groups, std::span<const std::string> kept) {
+  using Json = nlohmann::ordered_json;
+  if (groups.empty()) throw Error(Fault::Internal, "a quantization_config without groups");
+  const std::uint64_t group = groups.front().options.group;
+  for (const ConfigGroup& g : groups) {
+    if (g.options.group != group)
+      throw Error(Fault::Usage, fmt::format("one AWQ model has groups of one size, not {} and {}",
+                                            group, g.options.group));
+    // Engines leave out every module whose name contains an entry of the list.
+    for (const std::string& module : g.modules)
+      for (const std::string& k : kept)
+        if (module.find(k) != module.npos)
+          throw Error(Fault::Usage,
+                      fmt::format("module {} is kept, and engines would then keep {} too: AWQ's "
+                                  "list is of parts of names",
+                                  quoted(k), quoted(module)))
+              .hint("keep or quantize both");
+  }
+  Json out;
+  out["quant_method"] = "awq";
+  out["bits"] = kBits;
+  out["group_size"] = group == 0 ? Json(-1) : Json(group);
+  out["zero_point"] = true;
+  out["version"] = "gemm";
+  out["modules_to_not_convert"] = std::vector<std::string>(kept.begin(), kept.end());
+  try {
+    return out.dump();
+  } catch (const Json::exception&) {
+    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
+  }
+}
+
+}  // namespace wtool::awq

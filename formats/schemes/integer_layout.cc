@@ -1,0 +1,165 @@
+#include "formats/schemes/integer_layout.h"
+
+#include <cstring>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "lib/base/error.h"
+#include "lib/base/text.h"
+#include "lib/numeric/kernels/groups.h"
+#include "lib/numeric/steps.h"
+
+namespace wtool {
+namespace {
+
+// Strips of a unit in either direction are long enough for the kernel's calls to be few.
+constexpr std::uint64_t kUnitElements = std::uint64_t{1} << 19, kUnitCols = 1024;
+
+void from_0(std::span<const std::int8_t> in, unsigned bits, std::span<std::uint8_t> out) {
+  const unsigned half = 1u << (bits - 1);
+  for (std::size_t i = 0; i < in.size(); ++i)
+    out[i] = static_cast<std::uint8_t>(static_cast<unsigned>(in[i]) + half);
+}
+
+// One weight on its way from floats to a layout.
+class Quantized {
+ public:
+  Quantized(Target target, const IntegerCoding& how, IntegerLayoutPtr layout)
+      : target_(std::move(target)), how_(how), layout_(std::move(layout)) {
+    how_.packed = false;
+  }
+
+  void spans(const Box& box, std::vector<Span>& add_to) const {
+    add_to.push_back(layout_->code_span(box));
+    layout_->group_spans(groups_of(box), add_to);
+    if (box.row == 0 && box.col == 0) layout_->rest_spans(add_to);
+  }
+
+  void encode(const Box& box, std::span<const float> source, std::span<const MutableBytes> out,
+              Drift& drift, Scratch& scratch) const {
+    Scratch::Frame frame(scratch);
+    const Box groups = groups_of(box);
+    const unsigned bits = how_.bits;
+    const auto codes = frame.take<std::int8_t>(box.elements());
+    const auto zeros = frame.take<std::int8_t>(how_.zero_points ? groups.elements() : 0);
+    const auto scales = frame.take<std::byte>(groups.elements() * info(how_.scale).block_bytes);
+    const auto weights = frame.take<float>(target_.importance ? box.cols : 0);
+    if (target_.importance) target_.importance(box.col, weights);
+    code_integers(how_, box.rows, box.cols, source, weights,
+                  {std::as_writable_bytes(codes), scales, zeros}, drift, scratch);
+    const auto unsigned_codes = frame.take<std::uint8_t>(codes.size());
+    from_0(codes, bits, unsigned_codes);
+    layout_->pack_codes(box, unsigned_codes, out[0], scratch);
+    const auto unsigned_zeros = frame.take<std::uint8_t>(groups.elements());
+    if (how_.zero_points)
+      from_0(zeros, bits, unsigned_zeros);
+    else
+      std::ranges::fill(unsigned_zeros, static_cast<std::uint8_t>(1u << (bits - 1)));
+    layout_->pack_groups(groups, unsigned_zeros, scales, out.subspan(1), scratch);
+    if (box.row != 0 || box.col != 0) return;
+    std::vector<Span> rest;
+    layout_->rest_spans(rest);
+    layout_->pack_rest({}, out.last(rest.size()));
+  }
+
+ private:
+  Box groups_of(const Box& box) const {
+    const std::uint64_t group = layout_->shape().group();
+    return {box.row, box.rows, box.col / group, box.cols / group};
+  }
+
+  Target target_;
+  IntegerCoding how_;
+  IntegerLayoutPtr layout_;
+};
+
+}  // namespace
+
+Tiling box_tiling(const Box& whole, std::uint64_t wide) {
+  constexpr std::uint64_t kGrain = IntegerLayout::kGrain;
+  const std::uint64_t cols = whole.cols <= std::max(kUnitCols, wide)
+                                 ? whole.cols
+                                 : std::max(kUnitCols / wide, std::uint64_t{1}) * wide;
+  const std::uint64_t rows = std::max<std::uint64_t>(kUnitElements / cols / kGrain, 1) * kGrain;
+  return Tiling(whole, rows, cols);
+}
+
+Tiling integer_tiling(const IntegerShape& shape) {
+  return box_tiling(
+      {0, shape.rows, 0, shape.cols},
+      shape.groups == 1 ? shape.cols : std::lcm(shape.group(), IntegerLayout::kGrain));
+}
+
+std::unique_ptr<Step> integer_step(const Target& target, const IntegerCoding& how,
+                                   IntegerLayoutPtr layout) {
+  const std::string module = module_of(target.name);
+  const auto outputs = layout->outputs(module);
+  const Tiling tiling = integer_tiling(layout->shape());
+  const auto q = std::make_shared<const Quantized>(target, how, std::move(layout));
+  return encode_step(
+      target.name, target.values,
+      {outputs, tiling, [q](const Box& box, std::vector<Span>& add_to) { q->spans(box, add_to); },
+       [q](const Box& box, std::span<const float> source, std::span<const MutableBytes> out,
+           Drift& drift, Scratch& scratch) { q->encode(box, source, out, drift, scratch); }});
+}
+
+std::optional<std::string> refuses_as_integers(const Tensor& tensor, const SchemeOptions& options) {
+  if (options.levels != Levels::Integers) return "only integers are written so";
+  if (options.activations) return "engines take it for weights alone, with 16-bit activations";
+  const DType type = tensor.dtype();
+  if (type != DType::F16 && type != DType::BF16 && type != DType::F32 && type != DType::F64)
+    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(type));
+  if (tensor.shape().size() != 2)
+    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
+                       tensor.shape().size());
+  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
+  const std::uint64_t cols = tensor.shape()[1], group = options.group == 0 ? cols : options.group;
+  if (cols % group != 0)
+    return fmt::format("{} columns do not divide into groups of {}", cols, group);
+  if (group > kMostTogether)
+    return options.group == 0
+               ? fmt::format("a row of {} columns with one scale is longer than {}", cols,
+                             kMostTogether)
+               : fmt::format("groups of {} are longer than {}", group, kMostTogether);
+  return std::nullopt;
+}
+
+IntegerShape integer_shape(const Tensor& tensor, const SchemeOptions& options, DType scale) {
+  const std::uint64_t rows = tensor.shape()[0], cols = tensor.shape()[1];
+  return {.rows = rows,
+          .cols = cols,
+          .groups = options.group == 0 ? 1 : cols / options.group,
+          .bits = options.bits,
+          .scale = scale,
+          .zero_points = options.asymmetric};
+}
+
+std::string module_of(std::string_view weight) {
+  constexpr std::string_view kWeight = ".weight";
+  if (weight.ends_with(kWeight))
+    return std::string(weight.substr(0, weight.size() - kWeight.size()));
+  throw Error(Fault::Usage, fmt::format("only names that end in '{}' can be stored so", kWeight))
+      .in(fmt::format("tensor {}", quoted(weight)));
+}
+
+void transpose(Bytes in, std::uint64_t rows, std::uint64_t cols, std::size_t size,
+               MutableBytes out) {
+  for (std::uint64_t r = 0; r < rows; ++r)
+    for (std::uint64_t c = 0; c < cols; ++c)
+      std::memcpy(out.data() + (c * rows + r) * size, in.data() + (r * cols + c) * size, size);
+}
+
+void pack_down(std::span<const std::uint8_t> codes, std::uint64_t rows, std::uint64_t cols,
+               unsigned bits, unsigned less, MutableBytes out, Scratch& scratch) {
+  Scratch::Frame frame(scratch);
+  const auto column = frame.take<std::uint8_t>(rows);
+  const std::uint64_t bytes = packed_words(rows, bits) * 4;
+  for (std::uint64_t c = 0; c < cols; ++c) {
+    for (std::uint64_t r = 0; r < rows; ++r)
+      column[r] = static_cast<std::uint8_t>(codes[r * cols + c] - less);
+    pack_codes(column, bits, out.data() + c * bytes);
+  }
+}
+
+}  // namespace wtool
