@@ -24,8 +24,8 @@ class Packed final : public IntegerLayout {
 
   Span code_span(const Box& box) const override { return words_span(0, box); }
   void pack_codes(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out,
-                  Scratch& scratch) const override {
-    pack(box, codes, out, scratch);
+                  Scratch&) const override {
+    pack(box, codes, out);
   }
 
   void group_spans(const Box& box, std::vector<Span>& add_to) const override {
@@ -35,8 +35,8 @@ class Packed final : public IntegerLayout {
         {2, (box.col * rows + box.row) * size, box.rows * size, box.cols, rows * size});
   }
   void pack_groups(const Box& box, std::span<const std::uint8_t> zeros, Bytes scales,
-                   std::span<const MutableBytes> out, Scratch& scratch) const override {
-    pack(box, zeros, out[0], scratch);
+                   std::span<const MutableBytes> out, Scratch&) const override {
+    pack(box, zeros, out[0]);
     transpose(scales, box.rows, box.cols, scale_bytes(), out[1]);
   }
 
@@ -47,21 +47,26 @@ class Packed final : public IntegerLayout {
     return {output, box.col * row_bytes + box.row / kPerWord * 4, box.rows / kPerWord * 4, box.cols,
             row_bytes};
   }
-  static void pack(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out,
-                   Scratch& scratch) {
-    Scratch::Frame frame(scratch);
-    const auto words = frame.take<std::uint32_t>(box.cols);
+  // Eight columns of eight rows at a time: a byte of each word has two rows, the place of one of
+  // them even and of the other the next.
+  static void pack(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out) {
     const std::uint64_t bands = box.rows / kPerWord;
-    for (std::uint64_t band = 0; band < bands; ++band) {
-      std::ranges::fill(words, 0);
-      for (std::uint64_t i = 0; i < kPerWord; ++i) {
-        const std::uint8_t* const row = codes.data() + (band * kPerWord + i) * box.cols;
-        for (std::uint64_t c = 0; c < box.cols; ++c)
-          words[c] |= std::uint32_t{row[c]} << 4 * kPlace[i];
+    for (std::uint64_t band = 0; band < bands; ++band)
+      for (std::uint64_t c = 0; c < box.cols; c += 8) {
+        const std::uint64_t cols = std::min<std::uint64_t>(8, box.cols - c);
+        std::array<std::uint64_t, kPerWord / 2> bytes{};
+        for (std::uint64_t i = 0; i < kPerWord; ++i) {
+          std::uint64_t row = 0;
+          std::memcpy(&row, codes.data() + (band * kPerWord + i) * box.cols + c, cols);
+          bytes[kPlace[i] / 2] |= row << 4 * (kPlace[i] % 2);
+        }
+        for (std::uint64_t k = 0; k < cols; ++k) {
+          std::uint32_t word = 0;
+          for (unsigned b = 0; b < bytes.size(); ++b)
+            word |= static_cast<std::uint32_t>(bytes[b] >> 8 * k & 0xFF) << 8 * b;
+          store(out, word, (c + k) * bands + band);
+        }
       }
-      for (std::uint64_t c = 0; c < box.cols; ++c)
-        std::memcpy(out.data() + (c * bands + band) * 4, &words[c], 4);
-    }
   }
 };
 

@@ -34,22 +34,19 @@ class Packed final : public IntegerLayout {
     return {0, (words(box.col) * shape().rows + box.row) * 4, box.rows * 4, words(box.cols),
             shape().rows * 4};
   }
-  // The words of some rows at a time, so that they are written out in whole cache lines.
   void pack_codes(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out,
                   Scratch& scratch) const override {
-    constexpr std::uint64_t kRows = 16;
     Scratch::Frame frame(scratch);
-    const std::uint64_t n = words(box.cols);
-    const auto streams = frame.take<std::byte>(kRows * n * 4);
-    for (std::uint64_t r = 0; r < box.rows; r += kRows) {
-      const std::uint64_t rows = std::min(kRows, box.rows - r);
-      for (std::uint64_t i = 0; i < rows; ++i)
-        wtool::pack_codes(codes.subspan((r + i) * box.cols, box.cols), shape().bits,
-                          streams.data() + i * n * 4);
-      for (std::uint64_t w = 0; w < n; ++w)
-        for (std::uint64_t i = 0; i < rows; ++i)
-          std::memcpy(out.data() + (w * box.rows + r + i) * 4, streams.data() + (i * n + w) * 4, 4);
-    }
+    const std::uint64_t row_bytes = words(box.cols) * 4;
+    const auto streams = frame.take<std::byte>(box.rows * row_bytes);
+    for (std::uint64_t r = 0; r < box.rows; ++r)
+      wtool::pack_codes(codes.subspan(r * box.cols, box.cols), shape().bits,
+                        streams.data() + r * row_bytes);
+    place_words(box, streams, out);
+  }
+  bool takes_words() const override { return true; }
+  void place_words(const Box& box, Bytes streams, MutableBytes out) const override {
+    transpose(streams, box.rows, words(box.cols), 4, out);
   }
 
   void group_spans(const Box& box, std::vector<Span>& add_to) const override {

@@ -16,10 +16,20 @@ namespace {
 // Strips of a unit in either direction are long enough for the kernel's calls to be few.
 constexpr std::uint64_t kUnitElements = std::uint64_t{1} << 19, kUnitCols = 1024;
 
-void from_0(std::span<const std::int8_t> in, unsigned bits, std::span<std::uint8_t> out) {
-  const unsigned half = 1u << (bits - 1);
-  for (std::size_t i = 0; i < in.size(); ++i)
-    out[i] = static_cast<std::uint8_t>(static_cast<unsigned>(in[i]) + half);
+// Signed codes as codes that count from 0, in place; eight at a time.
+std::span<std::uint8_t> from_0(std::span<std::int8_t> codes, unsigned bits) {
+  constexpr std::uint64_t kEach = 0x0101010101010101;
+  const std::uint64_t half = 1u << (bits - 1), mask = 2 * half - 1;
+  std::size_t i = 0;
+  for (; i + 8 <= codes.size(); i += 8) {
+    std::uint64_t eight = 0;
+    std::memcpy(&eight, &codes[i], 8);
+    eight = (eight ^ half * kEach) & mask * kEach;
+    std::memcpy(&codes[i], &eight, 8);
+  }
+  for (; i < codes.size(); ++i)
+    codes[i] = static_cast<std::int8_t>((static_cast<unsigned>(codes[i]) ^ half) & mask);
+  return {reinterpret_cast<std::uint8_t*>(codes.data()), codes.size()};
 }
 
 // One weight on its way from floats to a layout.
@@ -27,7 +37,7 @@ class Quantized {
  public:
   Quantized(Target target, const IntegerCoding& how, IntegerLayoutPtr layout)
       : target_(std::move(target)), how_(how), layout_(std::move(layout)) {
-    how_.packed = false;
+    how_.packed = layout_->takes_words();
   }
 
   void spans(const Box& box, std::vector<Span>& add_to) const {
@@ -41,22 +51,22 @@ class Quantized {
     Scratch::Frame frame(scratch);
     const Box groups = groups_of(box);
     const unsigned bits = how_.bits;
-    const auto codes = frame.take<std::int8_t>(box.elements());
-    const auto zeros = frame.take<std::int8_t>(how_.zero_points ? groups.elements() : 0);
+    const auto codes = frame.take<std::int8_t>(
+        how_.packed ? box.rows * packed_words(box.cols, bits) * 4 : box.elements());
+    const auto zeros = frame.take<std::int8_t>(groups.elements());
     const auto scales = frame.take<std::byte>(groups.elements() * info(how_.scale).block_bytes);
     const auto weights = frame.take<float>(target_.importance ? box.cols : 0);
     if (target_.importance) target_.importance(box.col, weights);
-    code_integers(how_, box.rows, box.cols, source, weights,
-                  {std::as_writable_bytes(codes), scales, zeros}, drift, scratch);
-    const auto unsigned_codes = frame.take<std::uint8_t>(codes.size());
-    from_0(codes, bits, unsigned_codes);
-    layout_->pack_codes(box, unsigned_codes, out[0], scratch);
-    const auto unsigned_zeros = frame.take<std::uint8_t>(groups.elements());
-    if (how_.zero_points)
-      from_0(zeros, bits, unsigned_zeros);
+    code_integers(
+        how_, box.rows, box.cols, source, weights,
+        {std::as_writable_bytes(codes), scales, zeros.first(how_.zero_points ? zeros.size() : 0)},
+        drift, scratch);
+    if (how_.packed)
+      layout_->place_words(box, std::as_bytes(codes), out[0]);
     else
-      std::ranges::fill(unsigned_zeros, static_cast<std::uint8_t>(1u << (bits - 1)));
-    layout_->pack_groups(groups, unsigned_zeros, scales, out.subspan(1), scratch);
+      layout_->pack_codes(box, from_0(codes, bits), out[0], scratch);
+    if (!how_.zero_points) std::ranges::fill(zeros, std::int8_t{0});
+    layout_->pack_groups(groups, from_0(zeros, bits), scales, out.subspan(1), scratch);
     if (box.row != 0 || box.col != 0) return;
     std::vector<Span> rest;
     layout_->rest_spans(rest);
@@ -143,11 +153,27 @@ std::string module_of(std::string_view weight) {
       .in(fmt::format("tensor {}", quoted(weight)));
 }
 
+namespace {
+
+// In squares that both fit the nearest cache, so that lines are read and written whole.
+template <class T>
+void transpose_as(Bytes in, std::uint64_t rows, std::uint64_t cols, MutableBytes out) {
+  constexpr std::uint64_t kSquare = 16;
+  for (std::uint64_t r0 = 0; r0 < rows; r0 += kSquare)
+    for (std::uint64_t c0 = 0; c0 < cols; c0 += kSquare)
+      for (std::uint64_t c = c0; c < std::min(c0 + kSquare, cols); ++c)
+        for (std::uint64_t r = r0; r < std::min(r0 + kSquare, rows); ++r)
+          std::memcpy(out.data() + (c * rows + r) * sizeof(T),
+                      in.data() + (r * cols + c) * sizeof(T), sizeof(T));
+}
+
+}  // namespace
+
 void transpose(Bytes in, std::uint64_t rows, std::uint64_t cols, std::size_t size,
                MutableBytes out) {
-  for (std::uint64_t r = 0; r < rows; ++r)
-    for (std::uint64_t c = 0; c < cols; ++c)
-      std::memcpy(out.data() + (c * rows + r) * size, in.data() + (r * cols + c) * size, size);
+  if (size == 4) return transpose_as<std::uint32_t>(in, rows, cols, out);
+  if (size == 2) return transpose_as<std::uint16_t>(in, rows, cols, out);
+  throw Error(Fault::Internal, fmt::format("items of {} bytes are not transposed", size));
 }
 
 void pack_down(std::span<const std::uint8_t> codes, std::uint64_t rows, std::uint64_t cols,

@@ -25,6 +25,9 @@ class IntegerLayout {
   virtual Span code_span(const Box& box) const = 0;                             // of output 0
   virtual void pack_codes(const Box& box, std::span<const std::uint8_t> codes, MutableBytes out,
                           Scratch& scratch) const = 0;
+  // Instead of codes, each row's stream of words: where that is quicker.
+  virtual bool takes_words() const { return false; }
+  virtual void place_words(const Box& /*box*/, Bytes /*words*/, MutableBytes /*out*/) const {}
   // Zero points and scales of a box of rows × groups. Zero points are empty where the scheme does
   // not store them.
   virtual void group_spans(const Box& box, std::vector<Span>& add_to) const = 0;

@@ -127,6 +127,44 @@ TEST_CASE("nf4: a search loses less than the largest magnitude as the scale", "[
   }
 }
 
+TEST_CASE("nf4: columns that count more lose less", "[scheme_write]") {
+  const Shape shape{96, 200};
+  const auto source = normal(shape[0] * shape[1], 12);
+  const TensorPtr values = tensor(DType::F32, shape, source);
+  std::vector<float> counts(shape[1]);
+  for (std::size_t c = 0; c < counts.size(); ++c) counts[c] = c % 5 == 0 ? 100.0f : 1.0f;
+  const auto weighted_error = [&](const std::vector<float>& decoded) {
+    double sum = 0, of = 0;
+    for (std::size_t i = 0; i < source.size(); ++i) {
+      const double weight = counts[i % shape[1]], value = source[i];
+      sum += weight * std::pow(static_cast<double>(decoded[i]) - value, 2);
+      of += weight * value * value;
+    }
+    return std::sqrt(sum / of);
+  };
+  const auto with = [&](ColumnImportance importance, bool nested) {
+    Written out;
+    kBitsAndBytes.encode(std::vector<Target>{{"m.weight", values, std::move(importance)}},
+                         nf4(ScaleMethod::Search, nested), out.plan);
+    for (const auto& m : out.plan.measures) run(*m);
+    out.done = run(*out.plan.steps.at(0));
+    const auto outputs = out.plan.steps[0]->outputs();
+    out.tensors.assign(outputs.begin(), outputs.end());
+    return out;
+  };
+  const ColumnImportance importance = [&](std::uint64_t first, std::span<float> out) {
+    std::copy_n(counts.begin() + static_cast<std::ptrdiff_t>(first), out.size(), out.begin());
+  };
+  for (const bool nested : {false, true}) {
+    std::shared_ptr<Model> model, other;
+    const Written weighted = with(importance, nested), plain = with(nullptr, nested);
+    const Box all{0, shape[0], 0, shape[1]};
+    const double got = weighted_error(values_of(*read_back(weighted, model), all));
+    CHECK(got < 0.97 * weighted_error(values_of(*read_back(plain, other), all)));
+    CHECK(weighted.done.cell<double>("weighted_rel_rmse") == Approx(got).epsilon(1e-6));
+  }
+}
+
 TEST_CASE("nf4: blocks of zeros stay zeros, tiny ones keep their signs", "[scheme_write]") {
   std::vector<float> source(128);
   for (std::size_t i = 64; i < 128; ++i) source[i] = i % 2 ? 0x1p-140f : -0x1p-140f;
@@ -190,6 +228,11 @@ TEST_CASE("nf4: every instruction set gives the scalar kernels' bytes", "[scheme
       const Nf4Fit f =
           nf4_fit(source.data() + at, std::min(kNf4Block, source.size() - at), r.scales[b] * 0.9f);
       r.sums.insert(r.sums.end(), {f.cross, f.square});
+      std::vector<float> weights(kNf4Block);
+      for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = 0.1f * static_cast<float>(i);
+      const Nf4Fit w = nf4_fit(source.data() + at, std::min(kNf4Block, source.size() - at),
+                               r.scales[b] * 0.9f, weights.data());
+      r.sums.insert(r.sums.end(), {w.cross, w.square});
     }
     results.push_back(r);
   }

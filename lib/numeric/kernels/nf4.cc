@@ -30,7 +30,8 @@ struct Nf4Kernels {
   float (*largest)(const float* in, std::size_t n) noexcept;
   void (*codes)(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept;
   // Element i goes to stripe i mod 16 of both sums.
-  void (*fit)(const float* in, std::size_t n, float factor, float* cross, float* square) noexcept;
+  void (*fit)(const float* in, const float* weights, std::size_t n, float factor, float* cross,
+              float* square) noexcept;
 };
 
 unsigned code_of(float x) noexcept {
@@ -52,6 +53,7 @@ constexpr hn::CappedTag<float, kStripes> kF32;
 constexpr hn::Rebind<std::int32_t, decltype(kF32)> kI32;
 constexpr hn::Rebind<std::uint8_t, decltype(kF32)> kU8;
 using F32 = hn::Vec<decltype(kF32)>;
+using I32 = hn::Vec<decltype(kI32)>;
 inline constexpr std::size_t kLanes = hn::MaxLanes(kF32);
 
 static float largest(const float* in, std::size_t n) noexcept {
@@ -63,38 +65,70 @@ static float largest(const float* in, std::size_t n) noexcept {
   return out;
 }
 
+// How many middles are below x. Sixteen lanes hold all of them: a search tree with its root at 1
+// and the children of i at 2 i and 2 i + 1.
+HWY_INLINE static I32 codes_of(F32 x) {
+  if constexpr (kLanes == kStripes) {
+    static constexpr float kTree[kStripes] = {
+        0,           kMiddles[7],  kMiddles[3],  kMiddles[11], kMiddles[1], kMiddles[5],
+        kMiddles[9], kMiddles[13], kMiddles[0],  kMiddles[2],  kMiddles[4], kMiddles[6],
+        kMiddles[8], kMiddles[10], kMiddles[12], kMiddles[14]};
+    const F32 tree = hn::LoadU(kF32, kTree);
+    I32 at = hn::Set(kI32, 1);
+    for (int level = 0; level < 4; ++level) {
+      const F32 middle = hn::TableLookupLanes(tree, hn::IndicesFromVec(kF32, at));
+      const I32 right = hn::BitCast(kI32, hn::VecFromMask(kF32, hn::Lt(middle, x)));
+      at = hn::Sub(hn::Add(at, at), right);  // a true comparison is -1
+    }
+    return hn::Sub(at, hn::Set(kI32, 16));
+  } else {
+    I32 code = hn::Zero(kI32);
+    for (const float m : kMiddles)
+      code = hn::Sub(code, hn::BitCast(kI32, hn::VecFromMask(kF32, hn::Lt(hn::Set(kF32, m), x))));
+    return code;
+  }
+}
+HWY_INLINE static F32 levels_of(F32 x) {
+  if constexpr (kLanes == kStripes) {
+    return hn::TableLookupLanes(hn::LoadU(kF32, kNf4Levels.data()),
+                                hn::IndicesFromVec(kF32, codes_of(x)));
+  } else {
+    F32 level = hn::Set(kF32, kNf4Levels[0]);
+    for (std::size_t m = 0; m < kMiddles.size(); ++m)
+      level = hn::IfThenElse(hn::Lt(hn::Set(kF32, kMiddles[m]), x),
+                             hn::Set(kF32, kNf4Levels[m + 1]), level);
+    return level;
+  }
+}
+
 static void codes(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept {
   const F32 by = hn::Set(kF32, factor);
   std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const F32 x = hn::Mul(hn::LoadU(kF32, in + i), by);
-    auto code = hn::Zero(kI32);  // a true comparison is -1
-    for (const float m : kMiddles)
-      code = hn::Sub(code, hn::BitCast(kI32, hn::VecFromMask(kF32, hn::Lt(hn::Set(kF32, m), x))));
-    hn::StoreU(hn::DemoteTo(kU8, code), kU8, out + i);
-  }
+  for (; i + kLanes <= n; i += kLanes)
+    hn::StoreU(hn::DemoteTo(kU8, codes_of(hn::Mul(hn::LoadU(kF32, in + i), by))), kU8, out + i);
   for (; i < n; ++i) out[i] = static_cast<std::uint8_t>(code_of(in[i] * factor));
 }
 
-static void fit(const float* in, std::size_t n, float factor, float* cross,
+static void fit(const float* in, const float* weights, std::size_t n, float factor, float* cross,
                 float* square) noexcept {
   const F32 by = hn::Set(kF32, factor);
   std::size_t i = 0;
-  for (; i + kStripes <= n; i += kStripes)
-    for (std::size_t lane = 0; lane < kStripes; lane += kLanes) {
-      const F32 value = hn::LoadU(kF32, in + i + lane), x = hn::Mul(value, by);
-      F32 level = hn::Set(kF32, kNf4Levels[0]);
-      for (std::size_t m = 0; m < kMiddles.size(); ++m)
-        level = hn::IfThenElse(hn::Lt(hn::Set(kF32, kMiddles[m]), x),
-                               hn::Set(kF32, kNf4Levels[m + 1]), level);
-      hn::StoreU(hn::Add(hn::LoadU(kF32, cross + lane), hn::Mul(value, level)), kF32, cross + lane);
-      hn::StoreU(hn::Add(hn::LoadU(kF32, square + lane), hn::Mul(level, level)), kF32,
-                 square + lane);
+  for (std::size_t lane = 0; lane < kStripes; lane += kLanes) {
+    F32 crosses = hn::Zero(kF32), squares = hn::Zero(kF32);
+    for (i = 0; i + kStripes <= n; i += kStripes) {
+      const F32 value = hn::LoadU(kF32, in + i + lane), level = levels_of(hn::Mul(value, by));
+      const F32 weighted = hn::Mul(hn::LoadU(kF32, weights + i + lane), level);
+      crosses = hn::Add(crosses, hn::Mul(value, weighted));
+      squares = hn::Add(squares, hn::Mul(level, weighted));
     }
+    hn::StoreU(crosses, kF32, cross + lane);
+    hn::StoreU(squares, kF32, square + lane);
+  }
   for (; i < n; ++i) {
     const float level = kNf4Levels[code_of(in[i] * factor)];
-    cross[i % kStripes] += in[i] * level;
-    square[i % kStripes] += level * level;
+    const float weighted = weights[i] * level;
+    cross[i % kStripes] += in[i] * weighted;
+    square[i % kStripes] += level * weighted;
   }
 }
 
@@ -116,12 +150,13 @@ float largest_scalar(const float* in, std::size_t n) noexcept {
 void codes_scalar(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept {
   for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(code_of(in[i] * factor));
 }
-void fit_scalar(const float* in, std::size_t n, float factor, float* cross,
+void fit_scalar(const float* in, const float* weights, std::size_t n, float factor, float* cross,
                 float* square) noexcept {
   for (std::size_t i = 0; i < n; ++i) {
     const float level = kNf4Levels[code_of(in[i] * factor)];
-    cross[i % kStripes] += in[i] * level;
-    square[i % kStripes] += level * level;
+    const float weighted = weights[i] * level;
+    cross[i % kStripes] += in[i] * weighted;
+    square[i % kStripes] += level * weighted;
   }
 }
 constexpr Nf4Kernels kScalar{&largest_scalar, &codes_scalar, &fit_scalar};
@@ -159,15 +194,21 @@ void nf4_codes(const float* in, std::size_t n, const float* scales, std::uint8_t
   }
 }
 
-Nf4Fit nf4_fit(const float* in, std::size_t n, float scale) noexcept {
+Nf4Fit nf4_fit(const float* in, std::size_t n, float scale, const float* weights) noexcept {
+  static constexpr std::array<float, kNf4Block> kAlike = [] {
+    std::array<float, kNf4Block> out{};
+    for (float& w : out) w = 1;
+    return out;
+  }();
   if (scale == 0) return {0, 0};
+  if (!weights) weights = kAlike.data();
   const Nf4Kernels& kernels = WTOOL_CHOOSE(kScalar, kNf4);
   alignas(64) float cross[kStripes] = {}, square[kStripes] = {};
   // The codes decide; sums are of the values as they are unless they are far below any weight.
   float grown = 1;
   with_factor(in, n, scale, [&](const float* x, float by) {
     if (x != in) grown = 0x1p24f;
-    kernels.fit(x, n, by, cross, square);
+    kernels.fit(x, weights, n, by, cross, square);
   });
   Nf4Fit out{0, 0};
   for (std::size_t i = 0; i < kStripes; ++i) {

@@ -19,11 +19,12 @@ void nf4_absmax(const float* in, std::size_t n, float* scales) noexcept;
 // The code of each value, a byte each: the level nearest to value × (1 / scale), by the middles
 // between levels, a middle itself to the lower one. A scale of 0 makes all of its block zero.
 void nf4_codes(const float* in, std::size_t n, const float* scales, std::uint8_t* out) noexcept;
-// The sums of value × level and level² over one block of at most 64 values, with the levels that
-// nf4_codes() gives: all that a fit of the scale needs.
+// The sums of weight × value × level and weight × level² over one block of at most 64 values, with
+// the levels that nf4_codes() gives: all that a fit of the scale needs. Null: all weights are 1.
 struct Nf4Fit {
   float cross, square;
 };
-Nf4Fit nf4_fit(const float* in, std::size_t n, float scale) noexcept;
+Nf4Fit nf4_fit(const float* in, std::size_t n, float scale,
+               const float* weights = nullptr) noexcept;
 
 }  // namespace wtool
