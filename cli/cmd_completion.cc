@@ -33,6 +33,7 @@ std::vector<std::string> words_of(const CLI::Option& o) {
   if (name == "cast") return {"f16", "bf16", "f8_e4m3", "f8_e5m2"};
   if (name == "sort") return {"name", "size", "offset", "dtype", "shape"};
   if (name == "by") return {"dtype", "layer", "scheme", "file"};
+  if (name == "scheme") return {"compressed-tensors", "gptq", "awq", "plain"};
   if (name == "dtype") return {"f32", "f16", "bf16", "f64"};
   return {};
 }

@@ -183,6 +183,27 @@ class Repacker {
   Refusals refused_;
 };
 
+// What the old config asks of engines beside the weights, which the new one does not.
+void remark_dropped(Job& job) {
+  std::string text = quantization_config_of(*job.model);
+  if (text.empty()) text = job.model->catalog.meta.text(kConfigKey);
+  const Json config = Json::parse(text, nullptr, false);
+  if (!config.is_object()) return;
+  const auto asks = [](const Json& of, const char* key) {
+    return of.is_object() && of.contains(key) && !of[key].is_null();
+  };
+  bool activations = false;
+  if (asks(config, "config_groups"))
+    for (const Json& group : config["config_groups"])
+      activations |= asks(group, "input_activations");
+  if (activations)
+    job.remarks.push_back(
+        "quantized activations, which the input's config asks for, are not asked "
+        "for any more");
+  if (asks(config, "kv_cache_scheme"))
+    job.remarks.push_back("kv_cache_scheme of the input's config is not carried over");
+}
+
 }  // namespace
 
 std::string add_repacked(Job& job, const Scheme& to) {
@@ -197,6 +218,7 @@ std::string add_repacked(Job& job, const Scheme& to) {
         .hint("compressed-tensors, gptq, awq or plain");
   std::string config = Repacker(job, to).run();
   drop_stale_configs(job);
+  remark_dropped(job);
   job.meta.erase(kConfigKey);
   if (set_in_config(job, std::string(kConfigKey), config)) {
     job.remarks.push_back(

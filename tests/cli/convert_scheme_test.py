@@ -175,6 +175,34 @@ class ConvertScheme(Command):
         self.assertIn("tensor 'a.up_proj.weight': scale [3, 1] is 4294967300 in bf16, which f16 can only hold "
                       "as inf", error)
 
+    def test_an_index_of_groups_there_are_not(self):
+        self.folder(index=[0] * 255 + [2])
+        error = self.refused("convert", "model", "--scheme", "gptq", "-o", "x", code=3)
+        self.assertIn("model/model.safetensors: tensor 'a.up_proj.weight': group index 2 of column 255 is not below "
+                      "the 2 groups there are", error)
+
+    def test_floats_are_no_integers(self):
+        self.folder(config={"quant_method": "compressed-tensors", "config_groups": {"group_0": {
+            "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}})
+        write_safetensors("model/model.safetensors", {"b.weight": ("F8_E4M3", [2, 4], bytes(8)),
+                                                      "b.weight_scale": ("F32", [2, 1], floats([1, 1], "f"))}, None)
+        error = self.refused("convert", "model", "--scheme", "awq", "-o", "x", code=2)
+        self.assertIn("'b.weight': it is f8_e4m3 of compressed-tensors, not integers", error)
+
+    def test_activations_are_not_forgotten_in_silence(self):
+        self.folder(more={"b.weight": ("I8", [32, 32], bytes(range(128)) * 8),
+                          "b.weight_scale": ("F32", [32, 1], floats([0.5] * 32, "f"))})
+        with open("model/config.json", "w") as f:
+            json.dump({"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {
+                "targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", "strategy": "channel"},
+                "input_activations": {"num_bits": 8}}}}}, f)
+        done = self.wtool("convert", "model", "-t", "b.*", "--scheme", "gptq", "-o", "out")
+        self.assertIn("quantized activations, which the input's config asks for", done.stdout + done.stderr)
+        got = read_safetensors("out/model.safetensors")
+        self.assertEqual(got["b.qzeros"][2], b"\x7f" * 32)
+        self.assertEqual(got["b.scales"], ("F16", [1, 32], floats([0.5] * 32)))
+        self.assertEqual(self.config("out")["quantization_config"]["group_size"], -1)
+
     def test_refusals(self):
         eight = {"b.qweight": ("I32", [32, 32], bytes(4096)), "b.qzeros": ("I32", [1, 8], b"\x7f" * 32),
                  "b.scales": ("F16", [1, 32], b"\0\x3c" * 32)}
@@ -186,6 +214,10 @@ class ConvertScheme(Command):
         self.wtool("convert", "model", "--scheme", "compressed-tensors", "-o", "mixed")
         groups = self.config("mixed")["quantization_config"]["config_groups"]
         self.assertEqual(sorted(g["weights"]["num_bits"] for g in groups.values()), [4, 8])
+        self.wtool("convert", "mixed", "--scheme", "gptq", "-o", "mixed-back")
+        back, original = (read_safetensors(d + "/model.safetensors") for d in ("mixed-back", "model"))
+        del back["b.g_idx"]
+        self.assertEqual(back, original)
         for arguments, text in ((["--scheme", "gptq", "--dtype", "f16"], "--dtype: repacking changes no value"),
                                 (["--scheme", "gptq", "-T", "a=f16"], "-T: repacking changes no value"),
                                 (["--scheme", "fp8"], "the integers of other schemes cannot become fp8"),

@@ -103,6 +103,9 @@ def run_all(t):
     t.run("wtool.quantize/1", "quantize", "--json", "--int8", "m.gguf", "-o", "q.gguf")
     t.run("wtool.quantize/1", "quantize", "--json", "--type", "q4_k_m", "--fallback", "m.gguf", "-o", "k.gguf")
     t.run("wtool.inspect/1", "inspect", "--json", "m.int8.safetensors")
+    t.run("wtool.convert/1", "convert", "--json", "m.int8.safetensors", "--scheme", "plain", "-o", "p.safetensors")
+    t.run("wtool.convert/1", "convert", "--json", "m.int8.safetensors", "--scheme", "compressed-tensors", "-o",
+          "r.safetensors")
     t.run("wtool.error/1", "quantize", "--json", "--int8", "nan.safetensors", status=3)
     t.run("wtool.error/1", "quantize", "--json", "--int8", "m.safetensors", status=2)  # exists
 
