@@ -203,6 +203,19 @@ class ScaleCoder {
   float offset_, most_ = 0, factor_ = 0;
 };
 
+// Two codes to a byte, the first one high; eight at a time.
+void pack_nibbles(std::span<const std::uint8_t> codes, std::size_t n, MutableBytes out) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    std::uint64_t x = 0;
+    std::memcpy(&x, &codes[i], 8);
+    x = (x << 4 | x >> 8) & 0x00FF00FF00FF00FF;
+    x = (x | x >> 8) & 0x0000FFFF0000FFFF;
+    store(out, static_cast<std::uint32_t>(x | x >> 16), i / 8);
+  }
+  for (; i < n; i += 2) out[i / 2] = static_cast<std::byte>(codes[i] << 4 | codes[i + 1]);
+}
+
 // ---- quant_state
 
 std::string_view torch_name(DType type) {
@@ -281,11 +294,10 @@ class Writer {
       std::ranges::copy(scales, kept.begin());
       std::memcpy(out[1].data(), scales.data(), out[1].size());
     }
-    const auto codes = frame.take<std::uint8_t>(n + 1);
+    const auto codes = frame.take<std::uint8_t>(n + 1);  // the last byte's other half is 0
     nf4_codes(source.data(), n, (search_ ? kept : scales).data(), codes.data());
     codes[n] = 0;
-    for (std::size_t i = 0; i < n; i += 2)
-      out[0][i / 2] = static_cast<std::byte>(codes[i] << 4 | codes[i + 1]);
+    pack_nibbles(codes, n, out[0]);
     add_losses(source, weights, codes, kept, drift, scratch);
     if (box.col == 0) write_constants(out);
   }
@@ -331,8 +343,13 @@ class Writer {
                          Drift& drift, Scratch& scratch) {
     Scratch::Frame frame(scratch);
     const auto stored = frame.take<float>(source.size());
-    for (std::size_t i = 0; i < source.size(); ++i)
-      stored[i] = kNf4Levels[codes[i]] * scales[i / kNf4Block];
+    for (std::size_t at = 0; at < source.size(); at += kNf4Block) {
+      std::array<float, 16> values;
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = kNf4Levels[i] * scales[at / kNf4Block];
+      const std::size_t end = std::min(at + kNf4Block, source.size());
+      for (std::size_t i = at; i < end; ++i) stored[i] = values[codes[i]];
+    }
     DriftLanes lanes;
     add_drift(source.data(), stored.data(), source.size(), nullptr, lanes);
     drift += lanes.fold();

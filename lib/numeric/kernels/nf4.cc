@@ -210,11 +210,13 @@ Nf4Fit nf4_fit(const float* in, std::size_t n, float scale, const float* weights
     if (x != in) grown = 0x1p24f;
     kernels.fit(x, weights, n, by, cross, square);
   });
-  Nf4Fit out{0, 0};
-  for (std::size_t i = 0; i < kStripes; ++i) {
-    out.cross += cross[i];
-    out.square += square[i];
-  }
+  // Halves on halves: no long chain of additions, and one order for every vector width.
+  for (std::size_t half = kStripes / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) {
+      cross[i] += cross[i + half];
+      square[i] += square[i + half];
+    }
+  Nf4Fit out{cross[0], square[0]};
   out.cross /= grown;
   return out;
 }
