@@ -66,10 +66,21 @@ std::string usage_line(const CLI::App& app) {
   return usage + " [options]";
 }
 
+// Groups of options that have no lines of their own.
+struct FoldedGroup {
+  std::string_view name, title;
+};
+constexpr FoldedGroup kFolded[] = {{"as in convert", "as in convert"},
+                                   {"more, in the page", "more, in the page"},
+                                   {"common", "as everywhere"}};
+bool is_folded(std::string_view group) {
+  return std::ranges::find(kFolded, group, &FoldedGroup::name) != std::end(kFolded);
+}
+
 void append_options(std::string& text, const CLI::App& app) {
   std::vector<std::pair<std::string, std::string>> rows;
   for (const CLI::Option* o : app.get_options()) {
-    if (o->get_group().empty() || o->get_group() == "common") continue;
+    if (o->get_group().empty() || is_folded(o->get_group())) continue;
     rows.emplace_back(o->get_positional() ? o->get_name(true) : names_of(*o), o->get_description());
   }
   std::size_t column = 0;
@@ -83,15 +94,16 @@ void append_options(std::string& text, const CLI::App& app) {
   }
 }
 
-// The options that every command has, in a line or two.
-void append_common(std::string& text, const CLI::App& app) {
-  std::string line = "as everywhere: ";
+// Options that are only named, in a line or two.
+void append_folded(std::string& text, const CLI::App& app, const FoldedGroup& group) {
+  const std::string start = fmt::format("{}: ", group.title);
+  std::string line = start;
   for (const CLI::Option* o : app.get_options()) {
-    if (o->get_group() != "common") continue;
+    if (o->get_group() != group.name) continue;
     const std::string names = names_of(*o);
-    line += (line.ends_with(": ") ? "" : "; ") + names.substr(names.find_first_not_of(' '));
+    line += (line == start ? "" : "; ") + names.substr(names.find_first_not_of(' '));
   }
-  text += wrapped(line, 0, 2, help_width()) + "\n";
+  if (line != start) text += wrapped(line, 0, 2, help_width()) + "\n";
 }
 
 struct Options {
@@ -133,7 +145,7 @@ std::string help_of(const Command& command) {
       fmt::format("wtool {}: {}\n\n{}\n\n", command.name, command.summary, usage_line(*app));
   append_options(text, *app);
   text += "\n";
-  append_common(text, *app);
+  for (const FoldedGroup& group : kFolded) append_folded(text, *app, group);
   text += fmt::format("more: man wtool-{}\n", command.name);
   std::string footer = app->get_footer();
   while (footer.ends_with('\n')) footer.pop_back();

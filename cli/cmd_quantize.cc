@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "cli/quantize_plan.h"
+#include "cli/terminal.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 
@@ -15,11 +16,9 @@ struct Options : RewriteOptions {
   GateOptions gates;
   FindingsOptions findings;
   bool keep = false;
-  std::string imatrix, method = "exact";
+  std::string imatrix;
   bool require_imatrix = false, fallback = false, requantize = false;
 };
-
-constexpr std::string_view kScheme = "compressed-tensors";
 
 // Whose names these are; any container may hold either.
 NameStyle style_of(const Model& model) {
@@ -44,7 +43,7 @@ void set_gguf_keys(Job& job, const QuantizeRequest& request, const Options& o, b
 
 // Records the scheme where engines look for it: config.json, or the lone file's metadata.
 std::string record_config(Job& job, const QuantizePlanner& planner, const Scheme& scheme) {
-  if (planner.groups().empty()) return {};
+  if (planner.scheme().groups().empty()) return {};
   if (planner.already() > 0)
     throw Error(Fault::Usage, fmt::format("{} tensors are quantized already; one model has one "
                                           "quantization_config",
@@ -52,7 +51,7 @@ std::string record_config(Job& job, const QuantizePlanner& planner, const Scheme
         .in(job.model->path)
         .hint("'wtool convert --dtype bf16' first gives plain weights");
   const auto ignored = planner.ignored();
-  std::string config = scheme.config(planner.groups(), ignored);
+  std::string config = scheme.config(planner.scheme().groups(), ignored);
   if (set_in_config(job, "quantization_config", config)) {
     job.remarks.push_back(
         fmt::format("config.json: quantization_config added ({} modules ignored)", ignored.size()));
@@ -76,18 +75,13 @@ void imply_gguf(Options& o) {
 }
 
 void check_options(const Options& o, bool gguf) {
-  if (o.method != "exact" && o.method != "best")
-    throw Error(Fault::Usage, fmt::format("unknown method {}", quoted(o.method)))
-        .hint("exact or best");
+  check_scheme_options(o.types, gguf);
   if (o.require_imatrix && o.imatrix.empty())
     throw Error(Fault::Usage, "--require-imatrix is for --imatrix FILE");
-  if (gguf) return;
-  if (!o.imatrix.empty())
-    throw Error(Fault::Usage, "--imatrix is for ggml's types, so for GGUF output")
-        .hint("--to gguf");
-  if (o.method == "best")
-    throw Error(Fault::Usage, "--method best is for ggml's types, so for GGUF output")
-        .hint("--to gguf");
+  if (gguf || o.imatrix.empty()) return;
+  if (!o.types.compat.empty() || o.types.method == "rtn")
+    throw Error(Fault::Usage, "rounding to nearest makes no use of --imatrix")
+        .hint("--method search or optimal");
 }
 
 QuantizeRequest request_of(const Options& o, const Job& job, const Context& context,
@@ -97,7 +91,7 @@ QuantizeRequest request_of(const Options& o, const Job& job, const Context& cont
   QuantizeRequest r;
   r.all = asked_for(o.types, gguf);
   r.rules = rules_of(o.types, *job.model, style, gguf, o.select.allow_unmatched);
-  r.method = o.method == "best" ? Method::Best : Method::Exact;
+  r.method = o.types.method == "best" ? Method::Best : Method::Exact;
   r.pure = o.types.pure;
   r.fallback = o.fallback;
   r.requantize = o.requantize;
@@ -116,6 +110,15 @@ void check_something_to_do(const Job& job) {
                                         job.fates.size(), kept_reasons(job)))
       .in(job.model->path)
       .hint("-n lists them; -T 'PATTERN=TYPE' overrides what is kept");
+}
+
+// Before the first byte is written, and again among the remarks.
+void warn_of_engines(Job& job, const QuantizePlanner& planner, bool json) {
+  if (planner.scheme().groups().empty()) return;
+  for (const std::string& text : planner.scheme().warnings(planner.ignored())) {
+    if (!json) warn(printable(text));
+    job.remarks.push_back("warning: " + text);
+  }
 }
 
 ExitCode run(const Options& o, const Context& context) {
@@ -137,10 +140,14 @@ ExitCode run(const Options& o, const Context& context) {
         .hint("--to safetensors");
   const NameStyle style = style_of(*job.model);
   const QuantizeRequest request = request_of(options, job, context, style);
-  const Scheme& scheme = context.registry.scheme(kScheme);
+  const Scheme& scheme = context.registry.scheme(scheme_for(o.types));
+  if (!scheme.encode)
+    throw Error(Fault::Usage, fmt::format("--scheme {} can be read but not written", scheme.name))
+        .hint("compressed-tensors, gptq, awq, bitsandbytes (NF4)");
   QuantizePlanner planner(job, request, scheme, style);
   planner.plan();
   if (!o.output.dry_run) check_something_to_do(job);
+  warn_of_engines(job, planner, context.common->json);
   const std::string config = record_config(job, planner, scheme);
   if (gguf) set_gguf_keys(job, request, o, planner.any_blocks());
   if ((o.types.fp16 || o.types.bf16) && !gguf) follow_dtype(job, request.all.choice.dtype);
@@ -160,9 +167,26 @@ CLI::Option* repeatable(CLI::Option* option) {
 void add_type_options(CLI::App& app, TypeOptions& t) {
   app.add_flag("--int8", t.int8, "8 bits: groups of 128; in GGUF q8_0");
   app.add_flag("--int4", t.int4, "4 bits: groups of 128; in GGUF q4_0");
+  app.add_option("--bits", t.bits, "integers of N bits, 2 to 8")->option_text("N");
   app.add_flag("--w8a8", t.w8a8, "int8 per channel, for int8 activations");
+  app.add_flag("--fp8", t.fp8, "e4m3 per channel, for fp8 activations");
+  app.add_flag("--nvfp4", t.nvfp4, "4-bit floats in groups of 16");
+  app.add_flag("--mxfp4,--fp4", t.mxfp4, "4-bit floats in groups of 32");
+  app.add_flag("--mxfp8", t.mxfp8, "8-bit floats in groups of 32");
+  app.add_flag("--nf4", t.nf4, "NF4 of bitsandbytes");
   app.add_flag("--bf16", t.bf16, "cast to bf16");
   app.add_flag("--fp16", t.fp16, "cast to f16; values that overflow stop it");
+  app.add_option("--group-size", t.group_size, "columns that share a scale; or 'channel'")
+      ->option_text("N");
+  app.add_flag("--asym", t.asymmetric, "integers with zero points");
+  app.add_flag("--block", t.block, "fp8: a scale for each 128 x 128");
+  app.add_option("--scheme", t.scheme, "how it lies in safetensors: compressed-tensors, gptq, awq")
+      ->option_text("NAME");
+  app.add_option("--method", t.method, "scales by rtn, search, optimal; GGUF: exact, best")
+      ->option_text("METHOD");
+  app.add_flag("--signed-scales", t.signed_scales, "scales may be negative: not for all kernels");
+  app.add_option("--compat", t.compat, "the bytes of another tool: compressed-tensors")
+      ->option_text("TOOL");
   app.add_option("--type", t.type, "for GGUF, a mix or type: q4_k_m, iq4_xs, …")
       ->option_text("TYPE");
   repeatable(
@@ -178,14 +202,24 @@ void add_type_options(CLI::App& app, TypeOptions& t) {
       ->option_text("TYPE");
 }
 
+// Options that the help only names: a line for each would not fit a screen.
+void fold_options(CLI::App& app) {
+  for (const char* name :
+       {"--alone", "--as", "--allow-unmatched", "--shard-size", "--single", "--rename", "--set",
+        "--set-file", "--unset", "--drop-metadata", "--endian"})
+    app.get_option(name)->group("as in convert");
+  for (const char* name :
+       {"--pure", "--leave-output-tensor", "--output-tensor-type", "--token-embedding-type",
+        "--require-imatrix", "--requantize", "--signed-scales", "--compat", "--block"})
+    app.get_option(name)->group("more, in the page");
+}
+
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_type_options(app, o->types);
   app.add_option("--imatrix", o->imatrix, "importance matrix: which columns' errors count")
       ->option_text("FILE");
   app.add_flag("--require-imatrix", o->require_imatrix, "stop if it lacks an entry or one misfits");
-  app.add_option("--method", o->method, "exact: llama.cpp's bytes; best: search on")
-      ->option_text("METHOD");
   add_gate_option(app, o->gates, "only if 'max(rel_rmse) <= 0.01', else exit 1; @FILE has several");
   app.add_flag("--keep", o->keep, "write even if a gate failed; still exit 1");
   add_findings_options(app, o->findings);
@@ -193,6 +227,7 @@ Action bind(CLI::App& app) {
   app.add_flag("--requantize,--allow-requantize", o->requantize, "quantize block types again");
   app.add_flag("--saturate", o->saturate, "what overflows becomes the largest that fits");
   add_rewrite_options(app, *o);
+  fold_options(app);
   app.get_option("--tensors")->description("quantize only these, keep the others; repeatable");
   app.get_option("--exclude")->description("keep these as they are; repeatable");
   app.footer("example:\n  wtool quantize --int8 model.safetensors");

@@ -1,7 +1,6 @@
 #include "cli/quantize_plan.h"
 
 #include <algorithm>
-#include <array>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -10,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/codec.h"
+#include "lib/numeric/importance_names.h"
 #include "lib/numeric/policy.h"
 #include "lib/numeric/quantizer.h"
 #include "lib/trust/digest.h"
@@ -17,7 +17,6 @@
 namespace wtool {
 namespace {
 
-constexpr std::array<std::uint64_t, 3> kGroups{128, 64, 32};
 constexpr std::string_view kWeight = ".weight";
 constexpr std::size_t kShown = 20;
 
@@ -86,13 +85,14 @@ QuantizePlanner::QuantizePlanner(Job& job, const QuantizeRequest& request, const
     : job_(job),
       model_(*job.model),
       request_(request),
-      scheme_(scheme),
       gguf_(job.to.format->name == "gguf"),
-      style_(style) {}
+      style_(style),
+      scheme_(job, scheme) {}
 
 void QuantizePlanner::plan() {
   choose_winners();
   if (request_.all.mix) apply_mix_to_rest();
+  share_scales();
   for (const TensorEntry& entry : model_.catalog.entries()) {
     const std::uint32_t i = job_.owner[model_.catalog.index_of(entry)];
     const LogicalTensor& t = model_.tensors[i];
@@ -131,23 +131,45 @@ void QuantizePlanner::apply_mix_to_rest() {
   mixed_ = apply_mix(*request_.all.mix, facts, tensors, style_, {.pure = request_.pure});
 }
 
+QuantizePlanner::Decision QuantizePlanner::decide(std::uint32_t i) const {
+  const auto keep = [](std::string why) { return Decision{std::nullopt, std::move(why)}; };
+  if (winner_[i] != kNoRule) {
+    const Override& rule = request_.rules[winner_[i]];
+    if (rule.choice.what == Choice::What::Keep) return keep(rule.label);
+    return {rule.choice, rule.label};
+  }
+  if (!job_.chosen[i]) return keep("not selected");
+  if (request_.all.mix) {
+    const MixChoice& c = mixed_[i];
+    if (!c.type) return keep(c.reason);
+    return {Choice{Choice::What::Cast, *c.type, {}, true}, c.reason};
+  }
+  if (request_.all.choice.what == Choice::What::Keep) return keep("no rule");
+  if (auto why = reason_to_keep(model_.tensors[i])) return keep(std::move(*why));
+  return {request_.all.choice, ""};
+}
+
 void QuantizePlanner::one(std::uint32_t i, const LogicalTensor& t, const TensorEntry& entry) {
-  if (winner_[i] == kNoRule) {
-    if (!job_.chosen[i]) return keep(t, entry, "not selected");
-    if (request_.all.mix) {
-      const MixChoice& c = mixed_[i];
-      return c.type ? cast_one(t, entry, {*c.type, c.reason}) : keep(t, entry, c.reason);
-    }
-    if (request_.all.choice.what == Choice::What::Keep) return keep(t, entry, "no rule");
-    if (auto why = reason_to_keep(t)) return keep(t, entry, std::move(*why));
+  Decision d = decide(i);
+  if (!d.choice) return keep(t, entry, std::move(d.reason));
+  if (d.choice->what == Choice::What::Scheme) return quantize_one(t, entry, *d.choice);
+  cast_one(t, entry, {d.choice->dtype, std::move(d.reason)});
+}
+
+// What engines load as one matrix has one global scale.
+void QuantizePlanner::share_scales() {
+  std::vector<std::uint32_t> tensors;
+  std::optional<SchemeOptions> options;
+  for (std::uint32_t i = 0; i < model_.tensors.size(); ++i) {
+    if (model_.tensors[i].count > 1) continue;
+    const Decision d = decide(i);
+    if (!d.choice || d.choice->what != Choice::What::Scheme ||
+        d.choice->scheme.levels != Levels::Nvfp4)
+      continue;
+    options = d.choice->scheme;
+    if (!scheme_.scheme().refuses(*model_.open(model_.tensors[i]), *options)) tensors.push_back(i);
   }
-  const Override* rule = winner_[i] == kNoRule ? nullptr : &request_.rules[winner_[i]];
-  const Choice& choice = rule ? rule->choice : request_.all.choice;
-  switch (choice.what) {
-    case Choice::What::Keep: return keep(t, entry, rule->label);
-    case Choice::What::Cast: return cast_one(t, entry, {choice.dtype, rule ? rule->label : ""});
-    case Choice::What::Int: return quantize_one(t, entry, choice);
-  }
+  if (options) scheme_.share(tensors, *options);
 }
 
 // Halving a safetensors model takes every float with it; all else goes by role.
@@ -268,13 +290,30 @@ QuantizeOptions QuantizePlanner::weigh(const LogicalTensor& t, DType type, std::
     ++unmoved_;
     return options;
   }
+  options.importance = importance_of(t, state);
+  return options;
+}
+
+// By the tensor's own name, in the output or the input, or by the one that llama.cpp's matrices
+// have for a weight of a Hugging Face model.
+ColumnImportance QuantizePlanner::importance_of(const LogicalTensor& t, std::string& state) {
   const Importance& matrix = request_.importance->matrix();
-  const std::string name = (*job_.rename)(t.name);
-  const Importance::Entry* entry = matrix.find(name);
+  const Importance::Entry* entry = matrix.find((*job_.rename)(t.name));
   if (!entry) entry = matrix.find(t.name);
+  std::uint64_t begin = 0;
+  Shape shape(t.shape.begin(), t.shape.end());
+  if (const auto other = entry ? std::nullopt : importance_name(t.name)) {
+    entry = matrix.find(other->name);
+    if (entry && other->expert) {
+      // One matrix of a stack: as many as the entry has.
+      const std::uint64_t columns = shape.back(), experts = columns ? entry->values / columns : 0;
+      shape.insert(shape.begin(), std::max(experts, *other->expert + 1));
+      begin = *other->expert * columns;
+    }
+  }
   const Part part = part_of(t.name, style_);
   const bool forgiven = part == Part::Embedding || part == Part::Output;
-  const auto misfit = entry ? Importance::mismatch(*entry, t.shape) : std::nullopt;
+  const auto misfit = entry ? Importance::mismatch(*entry, shape) : std::nullopt;
   if (!entry || misfit) {
     state = entry ? "mismatch" : "missing";
     // As the reference does: matrices have nothing that fits the embedding.
@@ -283,15 +322,13 @@ QuantizeOptions QuantizePlanner::weigh(const LogicalTensor& t, DType type, std::
     else
       unweighted_.push_back(quoted(t.name));
     if (!forgiven) unforgiven_.push_back(misfit ? misfits_.back() : unweighted_.back());
-    return options;
+    return nullptr;
   }
   state = kImportanceUsed;
   ++weighted_;
-  options.importance = [file = request_.importance, entry](std::uint64_t first,
-                                                           std::span<float> out) {
-    file->matrix().read(*entry, first, out);
+  return [file = request_.importance, entry, begin](std::uint64_t first, std::span<float> out) {
+    file->matrix().read(*entry, begin + first, out);
   };
-  return options;
 }
 
 void QuantizePlanner::check_importance() const {
@@ -316,10 +353,15 @@ void QuantizePlanner::check_importance() const {
 // Entries that name no tensor: signs of another model's matrix.
 std::vector<std::string> QuantizePlanner::strangers() const {
   std::unordered_set<std::string_view> names;
-  for (const Fate& f : job_.fates) names.insert({f.name, f.source});
+  std::unordered_set<std::string> known;
+  for (const Fate& f : job_.fates) {
+    names.insert({f.name, f.source});
+    if (const auto other = importance_name(f.source)) known.insert(other->name);
+  }
   std::vector<std::string> out;
   for (const Importance::Entry& e : request_.importance->matrix().entries())
-    if (!names.contains(e.name)) out.push_back(quoted(e.name));
+    if (!names.contains(e.name) && !known.contains(std::string(e.name)))
+      out.push_back(quoted(e.name));
   return out;
 }
 
@@ -339,45 +381,24 @@ void QuantizePlanner::remark_importance() {
 
 void QuantizePlanner::quantize_one(const LogicalTensor& t, const TensorEntry& entry,
                                    const Choice& choice) {
-  const TensorPtr values = model_.open(t);
-  SchemeOptions options{.bits = choice.bits,
-                        .group = 0,
-                        .activations = choice.activations,
-                        .method = ScaleMethod::Rtn};
-  std::optional<std::string> why, first_why;
-  if (choice.activations) {
-    why = scheme_.refuses(*values, options);
-  } else {
-    for (const std::uint64_t group : kGroups) {
-      options.group = group;
-      why = scheme_.refuses(*values, options);
-      if (!first_why) first_why = why;
-      if (!why) break;
-    }
+  std::string state;
+  ColumnImportance importance;
+  const bool weighs = request_.importance && choice.scheme.method != ScaleMethod::Rtn &&
+                      choice.scheme.levels != Levels::Nf4;
+  if (request_.importance && !weighs) {
+    state = "ignored";
+    ++unmoved_;
   }
-  if (why) {
-    const bool asked = winner_[static_cast<std::size_t>(&t - model_.tensors.data())] != kNoRule;
-    if (!asked || request_.fallback) return keep(t, entry, *why);
-    return refuse(t, *why);
+  if (weighs && !scheme_.scheme().refuses(*model_.open(t), choice.scheme))
+    importance = importance_of(t, state);
+  const auto why = scheme_.add(t, choice, std::move(importance));
+  if (!why) {
+    job_.fates.back().importance = state;
+    return;
   }
-  const Target target{(*job_.rename)(t.name), values};
-  const std::size_t before = job_.plan.steps.size();
-  scheme_.encode(std::span(&target, 1), options, job_.plan);
-  add_encoded(job_, t, before,
-              options.activations ? "int8 per channel (w8a8)"
-                                  : fmt::format("int{} (group {})", options.bits, options.group),
-              first_why.value_or(""));
-  add_to_group(options, target.name);
-}
-
-void QuantizePlanner::add_to_group(const SchemeOptions& options, const std::string& name) {
-  const auto same = [&](const ConfigGroup& g) {
-    return g.options.bits == options.bits && g.options.group == options.group &&
-           g.options.activations == options.activations;
-  };
-  auto it = std::ranges::find_if(groups_, same);
-  if (it == groups_.end()) it = groups_.insert(groups_.end(), {options, {}});
-  it->modules.emplace_back(module_of(name));
+  const bool asked = winner_[static_cast<std::size_t>(&t - model_.tensors.data())] != kNoRule;
+  if (!asked || request_.fallback) return keep(t, entry, *why);
+  refuse(t, *why);
 }
 
 std::vector<std::string> QuantizePlanner::ignored() const {

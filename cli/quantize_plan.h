@@ -6,6 +6,7 @@
 
 #include "cli/quantize_types.h"
 #include "cli/rewrite.h"
+#include "cli/scheme_plan.h"
 #include "lib/numeric/importance.h"
 #include "lib/numeric/steps.h"
 
@@ -47,7 +48,7 @@ class QuantizePlanner {
   // Throws Usage, naming every tensor that cannot become what it should.
   void plan();
 
-  const std::vector<ConfigGroup>& groups() const { return groups_; }
+  const SchemePlan& scheme() const { return scheme_; }
   std::size_t already() const { return already_; }  // tensors quantised in the input
   bool any_blocks() const { return any_blocks_; }
   // Modules that stay as they are: whatever an engine would take for a Linear.
@@ -62,6 +63,13 @@ class QuantizePlanner {
 
   void choose_winners();
   void apply_mix_to_rest();
+  // What a tensor is to become: a choice, or nothing, and why.
+  struct Decision {
+    std::optional<Choice> choice;
+    std::string reason;
+  };
+  Decision decide(std::uint32_t i) const;
+  void share_scales();
   void one(std::uint32_t i, const LogicalTensor& t, const TensorEntry& entry);
   std::optional<std::string> reason_to_keep(const LogicalTensor& t) const;
   void keep(const LogicalTensor& t, const TensorEntry& entry, std::string why);
@@ -70,8 +78,8 @@ class QuantizePlanner {
   void block_one(const LogicalTensor& t, const TensorEntry& entry, Goal goal);
   std::optional<DType> fitting(const LogicalTensor& t, DType type);
   QuantizeOptions weigh(const LogicalTensor& t, DType type, std::string& state);
+  ColumnImportance importance_of(const LogicalTensor& t, std::string& state);
   void quantize_one(const LogicalTensor& t, const TensorEntry& entry, const Choice& choice);
-  void add_to_group(const SchemeOptions& options, const std::string& name);
   void refuse(const LogicalTensor& t, const std::string& why);
   void refuse_all() const;
   void check_importance() const;
@@ -81,12 +89,11 @@ class QuantizePlanner {
   Job& job_;
   const Model& model_;
   const QuantizeRequest& request_;
-  const Scheme& scheme_;
   const bool gguf_;
   const NameStyle style_;
   std::vector<std::size_t> winner_;  // of each tensor, a rule or kNoRule
   std::vector<MixChoice> mixed_;     // with a mix: of each tensor that no rule has
-  std::vector<ConfigGroup> groups_;
+  SchemePlan scheme_;
   std::vector<std::string> ignored_;
   struct Refusal {
     std::string why;

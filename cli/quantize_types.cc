@@ -1,6 +1,7 @@
 #include "cli/quantize_types.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -17,10 +18,64 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Choice cast(DType to) {
-  return {Choice::What::Cast, to, 0, false};
+  return {Choice::What::Cast, to, {}, true};
 }
-Choice integer(unsigned bits, bool activations = false) {
-  return {Choice::What::Int, DType::F32, bits, activations};
+
+// ---- Schemes of safetensors
+
+struct SchemeType {
+  std::string_view name;
+  Levels levels;
+  unsigned bits;
+  bool activations;
+};
+constexpr SchemeType kSchemeTypes[] = {
+    {"int8", Levels::Integers, 8, false}, {"int7", Levels::Integers, 7, false},
+    {"int6", Levels::Integers, 6, false}, {"int5", Levels::Integers, 5, false},
+    {"int4", Levels::Integers, 4, false}, {"int3", Levels::Integers, 3, false},
+    {"int2", Levels::Integers, 2, false}, {"w8a8", Levels::Integers, 8, true},
+    {"fp8", Levels::Fp8, 8, true},        {"nvfp4", Levels::Nvfp4, 4, false},
+    {"mxfp4", Levels::Mxfp4, 4, false},   {"mxfp8", Levels::Mxfp8, 8, false},
+    {"nf4", Levels::Nf4, 4, false},
+};
+const SchemeType* find_scheme_type(std::string_view name) {
+  const auto it = std::ranges::find(kSchemeTypes, name, &SchemeType::name);
+  return it == std::end(kSchemeTypes) ? nullptr : &*it;
+}
+
+constexpr std::string_view kChannel = "channel";
+
+std::uint64_t group_size(const std::string& text) {
+  if (text == kChannel || text == "-1" || text == "0") return 0;
+  std::uint64_t n = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (code != std::errc() || end != text.data() + text.size() || n == 0 || n > (1u << 20))
+    throw Error(Fault::Usage, fmt::format("--group-size {} is no size", quoted(text)))
+        .hint("such as 128, 64, 32, or channel: one scale for a row");
+  return n;
+}
+ScaleMethod scale_method(const std::string& name) {
+  if (name.empty() || name == "search") return ScaleMethod::Search;
+  if (name == "optimal") return ScaleMethod::Optimal;
+  if (name == "rtn") return ScaleMethod::Rtn;
+  throw Error(Fault::Usage, fmt::format("unknown method {}", quoted(name)))
+      .hint("rtn, search or optimal; with GGUF output exact or best");
+}
+
+Choice scheme_choice(const SchemeType& type, const TypeOptions& o) {
+  Choice out{Choice::What::Scheme, DType::F32, {}, o.group_size.empty()};
+  SchemeOptions& s = out.scheme;
+  s.levels = type.levels;
+  s.bits = type.bits;
+  s.activations = type.activations;
+  s.block = o.block && type.levels == Levels::Fp8;
+  const bool packed_integers = type.levels == Levels::Integers && !type.activations;
+  s.asymmetric = o.asymmetric && packed_integers;
+  if (!o.group_size.empty() && packed_integers) s.group = group_size(o.group_size);
+  s.source_arithmetic = !o.compat.empty();
+  s.method = s.source_arithmetic ? ScaleMethod::Rtn : scale_method(o.method);
+  s.signed_scales = o.signed_scales && type.levels == Levels::Integers;
+  return out;
 }
 
 Error unwritable(std::string_view type) {
@@ -29,12 +84,14 @@ Error unwritable(std::string_view type) {
 }
 
 Error unknown(const std::string& name, bool gguf) {
-  std::vector<std::string_view> names{"keep", "int8", "int4", "f16", "bf16", "f32"};
-  if (!gguf) names.push_back("w8a8");
+  std::vector<std::string_view> names{"keep", "f16", "bf16", "f32"};
   if (gguf) {
+    names.insert(names.end(), {"int8", "int4"});
     for (const Mix& m : all_mixes()) names.push_back(m.name);
     for (const DTypeInfo& t : all_dtypes())
       if (t.kind == Kind::Block) names.push_back(t.name);
+  } else {
+    for (const SchemeType& t : kSchemeTypes) names.push_back(t.name);
   }
   Error error(Fault::Usage, fmt::format("unknown type {}", quoted(name)));
   const auto near = nearest(lower(name), names);
@@ -46,14 +103,11 @@ Error unknown(const std::string& name, bool gguf) {
 
 // Of one tensor, or of all that the policy does not keep. The meaning of a name depends on the
 // container: int8 is Q8_0 in GGUF.
-Choice choice_named(const std::string& name, bool gguf) {
+Choice choice_named(const std::string& name, const TypeOptions& o, bool gguf) {
   const std::string s = lower(name);
   if (s == "keep") return {};
-  if (s == "int8" || s == "int4") {
-    if (gguf) return cast(s == "int8" ? DType::Q8_0 : DType::Q4_0);
-    return integer(s == "int8" ? 8 : 4);
-  }
-  if (s == "w8a8" && !gguf) return integer(8, true);
+  if (gguf && (s == "int8" || s == "int4")) return cast(s == "int8" ? DType::Q8_0 : DType::Q4_0);
+  if (const SchemeType* t = gguf ? nullptr : find_scheme_type(s)) return scheme_choice(*t, o);
   const auto type = parse_dtype(s);
   if (type == DType::F16 || type == DType::BF16 || type == DType::F32) return cast(*type);
   if (type && gguf && info(*type).kind == Kind::Block) {
@@ -68,7 +122,7 @@ Choice choice_named(const std::string& name, bool gguf) {
   throw Error(Fault::Usage, fmt::format("cannot quantize to {} in {}", quoted(name),
                                         gguf ? "GGUF" : "safetensors"))
       .hint(gguf ? "keep, f16, bf16, f32, " + writable_types()
-                 : "keep, int8, int4, w8a8, f16, bf16, f32; --to gguf for ggml's types");
+                 : "keep, int8, int4, fp8, nvfp4, f16, bf16, f32, …; --to gguf for ggml's types");
 }
 
 void check_writable(const Mix& mix) {
@@ -90,9 +144,9 @@ void check_writable(const Mix& mix) {
 
 // ---- Rules
 
-Override rule_of(const TypeRule& r, std::string label, const Model& model, bool gguf,
-                 bool allow_unmatched) {
-  return {std::move(label), choice_named(r.type, gguf),
+Override rule_of(const TypeRule& r, std::string label, const Model& model, const TypeOptions& o,
+                 bool gguf, bool allow_unmatched) {
+  return {std::move(label), choice_named(r.type, o, gguf),
           matching(model.tensors, r.pattern, allow_unmatched)};
 }
 
@@ -109,8 +163,9 @@ std::string_view without_comment(std::string_view line) {
   return line;
 }
 
-void add_recipe(std::vector<Override>& rules, const std::string& path, const Model& model,
-                bool gguf, bool allow_unmatched) {
+void add_recipe(std::vector<Override>& rules, const TypeOptions& o, const Model& model, bool gguf,
+                bool allow_unmatched) {
+  const std::string& path = o.recipe;
   constexpr std::uint64_t kMost = std::uint64_t{16} << 20;
   const SourcePtr file = open_file(path);
   if (file->size() > kMost)
@@ -129,7 +184,7 @@ void add_recipe(std::vector<Override>& rules, const std::string& path, const Mod
       TypeRule r = parse_type_rule(line);
       r = {std::string(trimmed(r.pattern)), std::string(trimmed(r.type))};
       const std::string label = fmt::format("{} {}={}", where, r.pattern, r.type);
-      rules.push_back(rule_of(r, label, model, gguf, allow_unmatched));
+      rules.push_back(rule_of(r, label, model, o, gguf, allow_unmatched));
     } catch (Error& e) {
       throw e.in(where);
     }
@@ -207,35 +262,88 @@ std::string writable_types() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+void check_scheme_options(const TypeOptions& o, bool gguf) {
+  const auto refuse = [](std::string text, std::string hint) {
+    throw Error(Fault::Usage, std::move(text)).hint(std::move(hint));
+  };
+  if (gguf) {
+    if (!o.method.empty() && o.method != "exact" && o.method != "best")
+      refuse(fmt::format("unknown method {} for GGUF output", quoted(o.method)), "exact or best");
+    const std::pair<bool, const char*> not_here[] = {{o.block, "--block"},
+                                                     {o.asymmetric, "--asym"},
+                                                     {o.signed_scales, "--signed-scales"},
+                                                     {!o.group_size.empty(), "--group-size"},
+                                                     {!o.compat.empty(), "--compat"},
+                                                     {!o.scheme.empty(), "--scheme"}};
+    for (const auto& [given, name] : not_here)
+      if (given)
+        refuse(fmt::format("{} is for safetensors output", name), "--type chooses a ggml type");
+    return;
+  }
+  if (o.method == "exact" || o.method == "best")
+    refuse(fmt::format("--method {} is for ggml's types, so for GGUF output", o.method),
+           "--to gguf; or rtn, search, optimal");
+  const ScaleMethod method = scale_method(o.method);
+  if (!o.compat.empty() && o.compat != "compressed-tensors")
+    refuse(fmt::format("unknown --compat {}", quoted(o.compat)), "compressed-tensors");
+  if (!o.compat.empty() && !o.method.empty() && method != ScaleMethod::Rtn)
+    refuse(fmt::format("--compat {} rounds to nearest: --method {} is another way", o.compat,
+                       o.method),
+           "leave one of them out");
+  const bool rtn = !o.compat.empty() || method == ScaleMethod::Rtn;
+  if (o.signed_scales && rtn)
+    refuse("--signed-scales needs --method search or optimal", "leave --method out to search");
+  if (o.signed_scales && o.asymmetric)
+    refuse("--signed-scales and --asym exclude each other",
+           "with zero points the sign of a scale gains nothing");
+  if (o.block && !o.fp8) refuse("--block is for --fp8", "--fp8 --block: a scale for 128 x 128");
+}
+
+std::string_view scheme_for(const TypeOptions& o) {
+  if (!o.scheme.empty()) return o.scheme;
+  return o.nf4 || lower(o.output_type) == "nf4" ? "bitsandbytes" : "compressed-tensors";
+}
+
 Asked asked_for(const TypeOptions& o, bool gguf) {
   std::vector<std::string> names;
   if (o.fp16) names.push_back("f16");
   if (o.bf16) names.push_back("bf16");
   if (o.int8) names.push_back("int8");
   if (o.int4) names.push_back("int4");
+  if (o.bits != 0) names.push_back(fmt::format("int{}", o.bits));
   if (o.w8a8) names.push_back("w8a8");
+  if (o.fp8) names.push_back("fp8");
+  if (o.nvfp4) names.push_back("nvfp4");
+  if (o.mxfp4) names.push_back("mxfp4");
+  if (o.mxfp8) names.push_back("mxfp8");
+  if (o.nf4) names.push_back("nf4");
   if (!o.type.empty()) names.push_back(lower(o.type));
   if (names.size() > 1)
     throw Error(Fault::Usage, fmt::format("choose one of {}", fmt::join(names, ", ")))
         .hint("-T PATTERN=TYPE gives some tensors another type");
   if (o.pure && o.type.empty())
     throw Error(Fault::Usage, "--pure is for --type").hint("--type q4_k_m --pure: all of it q4_k");
+  if (o.bits != 0 && (o.bits < 2 || o.bits > 8))
+    throw Error(Fault::Usage, fmt::format("--bits {} is not 2 to 8", o.bits));
   if (names.empty()) {
     if (o.types.empty() && o.recipe.empty() && o.output_type.empty() && o.embedding_type.empty())
       throw Error(Fault::Usage, "no type given")
-          .hint("--int8, --int4, --w8a8, --bf16, --fp16, or --type q4_k_m (GGUF)");
+          .hint("--int8, --int4, --fp8, --nvfp4, --bf16, --fp16, or --type q4_k_m (GGUF)");
     return {{}, nullptr, "mixed"};
   }
   if (!o.type.empty() && !gguf)
     throw Error(Fault::Usage, "--type is for GGUF output")
-        .hint("for safetensors: --int8, --int4, --w8a8; or --to gguf");
-  if (o.w8a8 && gguf)
-    throw Error(Fault::Usage, "--w8a8 is a safetensors scheme").hint("for GGUF: --int8 (q8_0)");
+        .hint("for safetensors: --int8, --int4, --fp8, --nvfp4; or --to gguf");
+  if (gguf && o.type.empty() && names[0] != "int8" && names[0] != "int4" &&
+      find_scheme_type(names[0]))
+    throw Error(Fault::Usage,
+                fmt::format("--{} is a safetensors scheme", o.bits != 0 ? "bits" : names[0]))
+        .hint(o.mxfp4 || o.nvfp4 ? "for GGUF: --type " + names[0] : "for GGUF: --int8 (q8_0)");
   if (const Mix* mix = o.type.empty() ? nullptr : find_mix(o.type)) {
     check_writable(*mix);
     return {{}, mix, names[0]};
   }
-  return {choice_named(names[0], gguf), nullptr, names[0]};
+  return {choice_named(names[0], o, gguf), nullptr, names[0]};
 }
 
 std::vector<Override> rules_of(const TypeOptions& o, const Model& model, NameStyle style, bool gguf,
@@ -243,22 +351,22 @@ std::vector<Override> rules_of(const TypeOptions& o, const Model& model, NameSty
   if (o.leave_output && !o.output_type.empty())
     throw Error(Fault::Usage, "choose one of --leave-output-tensor, --output-tensor-type");
   std::vector<Override> rules;
-  if (!o.recipe.empty()) add_recipe(rules, o.recipe, model, gguf, allow_unmatched);
+  if (!o.recipe.empty()) add_recipe(rules, o, model, gguf, allow_unmatched);
   for (const std::string& text : o.types) {
     const TypeRule r = parse_type_rule(text);
     rules.push_back(
-        rule_of(r, fmt::format("-T {}={}", r.pattern, r.type), model, gguf, allow_unmatched));
+        rule_of(r, fmt::format("-T {}={}", r.pattern, r.type), model, o, gguf, allow_unmatched));
   }
   const auto add = [&](Part part, const std::string& label, const Choice& choice) {
     rules.push_back(rule_for(part, label, choice, model, style));
   };
   if (!o.output_type.empty())
     add(Part::Output, "--output-tensor-type " + lower(o.output_type),
-        choice_named(o.output_type, gguf));
+        choice_named(o.output_type, o, gguf));
   if (o.leave_output) add(Part::Output, "--leave-output-tensor", {});
   if (!o.embedding_type.empty())
     add(Part::Embedding, "--token-embedding-type " + lower(o.embedding_type),
-        choice_named(o.embedding_type, gguf));
+        choice_named(o.embedding_type, o, gguf));
   return rules;
 }
 

@@ -16,14 +16,21 @@ struct TypeOptions {
   std::string recipe;              // a file of such rules
   bool pure = false, leave_output = false;
   std::string output_type, embedding_type;
+
+  // Of safetensors' schemes.
+  bool fp8 = false, nvfp4 = false, mxfp4 = false, mxfp8 = false, nf4 = false;
+  unsigned bits = 0;  // integers; 0: not given
+  bool block = false, asymmetric = false, signed_scales = false;
+  std::string group_size, method, compat, scheme;
 };
 
 // What a tensor is to become.
 struct Choice {
-  enum class What : std::uint8_t { Keep, Cast, Int } what = What::Keep;
-  DType dtype = DType::F32;  // Cast
-  unsigned bits = 0;         // Int
-  bool activations = false;  // Int: int8 at run time too
+  enum class What : std::uint8_t { Keep, Cast, Scheme } what = What::Keep;
+  DType dtype = DType::F32;   // Cast
+  SchemeOptions scheme = {};  // Scheme
+  // Scheme: the size of groups was not asked for, so that smaller ones may stand in.
+  bool any_group = true;
 };
 
 // What is asked of the whole model: one choice for what the policy does not keep, or a mix.
@@ -33,6 +40,10 @@ struct Asked {
   std::string label;  // names the output: "int8"
 };
 Asked asked_for(const TypeOptions& options, bool gguf);  // throws Usage
+// The scheme that all of it is stored in: the one asked for, or what has such levels.
+std::string_view scheme_for(const TypeOptions& options);
+// Refuses options that do not go together, or not with the container. Throws Usage.
+void check_scheme_options(const TypeOptions& options, bool gguf);
 
 // What is asked of some tensors. Of several rules the last one that matches wins.
 struct Override {

@@ -87,8 +87,6 @@ struct Finish {
 };
 // The columns of its reports: what a gate can speak of.
 std::span<const std::string_view> rewrite_columns() noexcept;
-// "model.layers.7.mlp" and "model.layers.8.mlp" are one line of a list: digits become '*'.
-std::string folded(std::string_view name);
 std::string kept_reasons(const Job& job);  // "65 norm, 1 embedding"
 // Checks, cuts into files, then prints the plan (--dry-run), or runs it, judges the report and
 // commits.

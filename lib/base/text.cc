@@ -270,4 +270,17 @@ std::uint64_t hash_text(std::string_view s) noexcept {
   return mix(h ^ seed(), kA);
 }
 
+std::string folded(std::string_view name) {
+  std::string out;
+  for (std::size_t i = 0; i < name.size();) {
+    const auto end = std::min(name.find('.', i), name.size());
+    const std::string_view part = name.substr(i, end - i);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == part.npos;
+    out += number ? std::string_view("*") : part;
+    if (end < name.size()) out += '.';
+    i = end + 1;
+  }
+  return out;
+}
+
 }  // namespace wtool

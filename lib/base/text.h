@@ -18,9 +18,15 @@ std::string printable(std::string_view s);
 // The same in single quotes, cut to `most` characters with "…" in the middle.
 std::string quoted(std::string_view s, std::size_t most = 200);
 // Not std::quoted, which argument-dependent lookup finds too.
-inline std::string quoted(const std::string& s) { return quoted(std::string_view(s)); }
-inline std::string quoted(const char* s) { return quoted(std::string_view(s)); }
-inline std::string quoted(std::string& s) { return quoted(std::string_view(s)); }
+inline std::string quoted(const std::string& s) {
+  return quoted(std::string_view(s));
+}
+inline std::string quoted(const char* s) {
+  return quoted(std::string_view(s));
+}
+inline std::string quoted(std::string& s) {
+  return quoted(std::string_view(s));
+}
 
 std::string human_bytes(std::uint64_t bytes);  // "13.49 GiB", "416.0 MiB", "512 B"
 std::string human_count(std::uint64_t n);      // "7.24 B", "13.1 M", "512"
@@ -39,5 +45,8 @@ std::string lower(std::string_view s);  // ASCII only
 
 // A 64-bit hash with a seed drawn once per process: hostile names cannot be made to collide.
 std::uint64_t hash_text(std::string_view s) noexcept;
+
+// "model.layers.7.mlp" and "model.layers.8.mlp" are one line of a list: digits become '*'.
+std::string folded(std::string_view name);
 
 }  // namespace wtool

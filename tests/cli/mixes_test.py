@@ -263,7 +263,7 @@ class Mixes(Command):
         self.assertEqual([tensors[layer.format(i)][0] for i in (0, 1, 2, 10)], ["q4_k", "q4_k", "q6_k", "q6_k"])
         self.refused("quantize", "--type", "q4_k_m", "m.safetensors", "-o", "o.safetensors", saying=["--type is for GGUF"])
         self.refused("quantize", "-T", "v_proj=q4_k", "m.safetensors", saying=["q4_k", "safetensors", "--to gguf"])
-        self.refused("quantize", "--int8", "--imatrix", "x.dat", "m.safetensors", saying=["--imatrix", "GGUF"])
+        self.refused("quantize", "--int8", "--imatrix", "x.dat", "--method", "rtn", "m.safetensors", saying=["--imatrix", "nearest"])
         self.wtool("quantize", "-T", "v_proj=q4_k", "m.safetensors", "--to", "gguf", "-o", "t.gguf")
         self.assertEqual(read_gguf("t.gguf")[1][layer.format(0)][0], "q4_k")
 

@@ -22,9 +22,8 @@ def in_help(text):
         row = re.match(r"^ {2,6}(-\S(?:.*?))(?: {2,}|$)", line)
         if row:
             found |= set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*|-[A-Za-z])(?![\w])", row[1]))
-    common = re.search(r"as everywhere: (.*?)\n(?:\S|\n)", text, re.S)
-    if common:
-        found |= set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*|-[A-Za-z])(?![\w])", common[1]))
+    for line in re.findall(r"^(?:as everywhere|as in convert|more, in the page): (.*(?:\n  .*)*)", text, re.M):
+        found |= set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*|-[A-Za-z])(?![\w])", line))
     return found
 
 

@@ -340,7 +340,7 @@ class Rewrite(Command):
             self.assertTrue(golden.is_dir(), case)
             name = f"g{bits}.safetensors"
             write_safetensors(name, {"q.weight": ("F32", [16, 256], read_npy(golden / "weight_f32.npy"))})
-            self.run_wtool("quantize", f"--int{bits}", name, "-o", f"o{bits}.safetensors")
+            self.run_wtool("quantize", f"--int{bits}", "--method", "rtn", name, "-o", f"o{bits}.safetensors")
             got, meta = read_safetensors(f"o{bits}.safetensors")
             self.assertEqual(got["q.weight_packed"], ("I32", [16, 256 * bits // 32], read_npy(golden / "weight_packed.npy")))
             self.assertEqual(got["q.weight_scale"], ("F32", [16, 2], read_npy(golden / "weight_scale.npy")))
@@ -356,7 +356,7 @@ class Rewrite(Command):
         if not golden.is_dir():
             self.skipTest("no golden data")
         write_safetensors("g.safetensors", {"q.weight": ("F32", [20, 256], read_npy(golden / "weight_f32.npy"))})
-        self.run_wtool("quantize", "--w8a8", "g.safetensors", "-o", "o.safetensors")
+        self.run_wtool("quantize", "--w8a8", "--method", "rtn", "g.safetensors", "-o", "o.safetensors")
         got, _ = read_safetensors("o.safetensors")
         self.assertEqual(got["q.weight"], ("I8", [20, 256], read_npy(golden / "weight.npy")))
         self.assertEqual(got["q.weight_scale"], ("F32", [20, 1], read_npy(golden / "weight_scale.npy")))
