@@ -167,7 +167,7 @@ class Command(unittest.TestCase):
         """Fails with the status, says so in one error line, leaves the folder as it was."""
         before = sorted(os.listdir("."))
         error = self.wtool(*args, code=code).stderr
-        self.assertTrue(error.startswith("wtool: error: "), error)
+        self.assertRegex(error, "(?m)^wtool: error: ")
         for word in saying:
             self.assertIn(word, error)
         self.assertEqual(sorted(os.listdir(".")), before)

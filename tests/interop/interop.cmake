@@ -13,7 +13,9 @@ if(Python3_FOUND)
     COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/numpy_interop.py $<TARGET_FILE:wtool>)
   add_test(NAME numpy_stats
     COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/numpy_stats.py $<TARGET_FILE:wtool>)
-  set_tests_properties(corpus numpy_interop numpy_stats PROPERTIES SKIP_RETURN_CODE 77 LABELS interop TIMEOUT 300)
+  add_test(NAME numpy_schemes
+    COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/numpy_schemes.py $<TARGET_FILE:wtool>)
+  set_tests_properties(corpus numpy_interop numpy_stats numpy_schemes PROPERTIES SKIP_RETURN_CODE 77 LABELS interop TIMEOUT 300)
   if(WTOOL_SANITIZE)
     set_tests_properties(corpus PROPERTIES ENVIRONMENT "WTOOL_SANITIZED=1")
   endif()
