@@ -357,9 +357,7 @@ class Recogniser {
   }
 
   std::optional<Layout> settled(const Parts& p, const Says& s, Layout out) {
-    const QuantizationConfig* config = config_.get();
-    if (const auto list = config ? config->excluded_by(p.module) : std::string_view();
-        !list.empty())
+    if (const std::string list = excluded_in(p.module); !list.empty())
       return leave(kAgrees, p,
                    fmt::format("{} lists {} in {}, but it is stored quantized", s.where,
                                quoted(p.module), list),
@@ -382,6 +380,16 @@ class Recogniser {
       out.v2 = *v2;
     }
     return out;
+  }
+
+  // The list of the config that leaves this module as it is, or "".
+  std::string excluded_in(const std::string& module) {
+    const QuantizationConfig* config = config_.get();
+    if (!config) return "";
+    const auto* dynamic = member(config->body, "dynamic");
+    if (dynamic && dynamic->is_object() && dynamic->contains("-:" + pattern_of(module)))
+      return "dynamic";
+    return std::string(config->excluded_by(module));
   }
 
   std::nullopt_t leave(const Rule& rule, const Parts& p, const std::string& why, bool fault) {

@@ -18,6 +18,10 @@ inline bool is_width(std::uint64_t bits) {
   return bits == 2 || bits == 3 || bits == 4 || bits == 8;
 }
 
+// A module's name as the regular expression that matches it alone: the keys of 'dynamic', after
+// "-:" where the module is left as it is, "+:" where it has numbers of its own.
+std::string pattern_of(std::string_view module);
+
 std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& options);
 void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan);
 std::string config(std::span<const ConfigGroup> groups, std::span<const std::string> kept);

@@ -76,7 +76,8 @@ class Packed final : public IntegerLayout {
   std::uint64_t words(std::uint64_t codes) const { return packed_words(codes, shape().bits); }
 };
 
-// A module's name as the regular expression that matches it alone.
+}  // namespace
+
 std::string pattern_of(std::string_view module) {
   std::string out = "^";
   for (const char c : module) {
@@ -85,8 +86,6 @@ std::string pattern_of(std::string_view module) {
   }
   return out + '$';
 }
-
-}  // namespace
 
 std::optional<std::string> refuses_shape(const IntegerShape& shape) {
   if (!is_width(shape.bits)) return fmt::format("{} bits: GPTQ has 2, 3, 4 and 8", shape.bits);

@@ -192,6 +192,14 @@ TEST_CASE("gptq: parts that contradict each other or the config are reported", "
       "'m.g_idx' is missing, and m/config.json says desc_act");
   CHECK(Gptq{.config = method_json("gptq", R"(,"modules_to_not_convert":["m"])")}.fault() ==
         "m/config.json lists 'm' in modules_to_not_convert, but it is stored quantized");
+  CHECK(Gptq{.config = method_json("gptq", R"(,"dynamic":{"-:^m$":{}})")}.fault() ==
+        "m/config.json lists 'm' in dynamic, but it is stored quantized");
+  // Exclusions of others do not make this one's numbers its own.
+  CHECK(Gptq{.config = method_json("gptq", R"(,"bits":8,"dynamic":{"-:^n$":{}})")}.fault() ==
+        "codes [4, 64] and zero points [2, 8] are of 4 bits, but m/config.json says 8");
+  CHECK(Gptq{.config = method_json("gptq", R"(,"bits":8,"dynamic":{"+:^m$":{"bits":4}})")}
+            .fault()
+            .empty());
   CHECK(Gptq{.codes = {32, 8}, .zeros = {2, 8}}.fault() ==
         "codes [32, 8] and scales [2, 64] are laid out as AWQ's, but m/config.json says 'gptq'");
 }
