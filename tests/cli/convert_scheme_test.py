@@ -203,6 +203,36 @@ class ConvertScheme(Command):
         self.assertEqual(got["b.scales"], ("F16", [1, 32], floats([0.5] * 32)))
         self.assertEqual(self.config("out")["quantization_config"]["group_size"], -1)
 
+    def test_what_is_quantized_to_one_scheme_is_the_others_repacked(self):
+        os.mkdir("source")
+        with open("source/config.json", "w") as f:
+            f.write("{}")
+        write_safetensors("source/model.safetensors", {"a.up_proj.weight": ("F32", *npy(CASE, "weight_f32"))}, None)
+        for more in ([], ["--asym"], ["--asym", "--method", "rtn"]):
+            for scheme in ("gptq", "awq"):
+                self.wtool("quantize", "source", "--int4", "--scheme", scheme, *more, "-o", scheme, "-f")
+            for scheme, other in (("gptq", "awq"), ("awq", "gptq")):
+                self.wtool("convert", scheme, "--scheme", other, "-o", "out", "-f")
+                for file in ("config.json", "model.safetensors"):
+                    with open("out/" + file, "rb") as got, open(other + "/" + file, "rb") as expected:
+                        self.assertEqual(got.read(), expected.read(), (more, scheme, file))
+
+    def test_nf4_is_the_references(self):
+        case = "bnb_nf4_6x50"
+        write_safetensors("source.safetensors", {"a.up_proj.weight": ("F32", *npy(case, "weight_f32"))}, None)
+        self.wtool("quantize", "source.safetensors", "--nf4", "--method", "rtn", "-o", "out.safetensors")
+        got = read_safetensors("out.safetensors")
+        self.assertEqual(got["a.up_proj.weight"], ("U8", *npy(case, "weight_packed_u8")))
+        self.assertEqual(got["a.up_proj.weight.absmax"][2], npy(case, "nested_absmax_code_u8")[1])
+        self.assertEqual(got["a.up_proj.weight.quant_map"][2], npy(case, "quant_map")[1])
+        self.assertEqual(got["a.up_proj.weight.nested_quant_map"][2], npy(case, "nested_quant_map")[1])
+        state = json.loads(got["a.up_proj.weight.quant_state.bitsandbytes__nf4"][2])
+        offset = values("F32", npy(case, "nested_offset")[1])[0]
+        self.assertAlmostEqual(state.pop("nested_offset"), offset, delta=offset * 2 ** -23)
+        self.assertEqual(state, {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [6, 50],
+                                 "nested_blocksize": 256, "nested_dtype": "float32"})
+        self.assertIn("a.up_proj.weight", self.wtool("inspect", "out.safetensors", "--list").stdout)
+
     def test_refusals(self):
         eight = {"b.qweight": ("I32", [32, 32], bytes(4096)), "b.qzeros": ("I32", [1, 8], b"\x7f" * 32),
                  "b.scales": ("F16", [1, 32], b"\0\x3c" * 32)}
