@@ -109,6 +109,11 @@ void write_result(JsonWriter& w, const Verdict& v, std::size_t rule) {
   w.member("ruleIndex", std::uint64_t{rule});
   w.member("level", level_name(v.level));
   write_text(w, "message", sentence(v));
+  // The same finding of the next run is known by this: it has no line to go by.
+  w.key("partialFingerprints");
+  w.begin_object();
+  w.member("verdict/v1", fmt::format("{}:{}", v.rule->id, v.name));
+  w.end_object();
   w.key("locations");
   w.begin_array();
   write_location(w, v);

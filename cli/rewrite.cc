@@ -572,7 +572,8 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   judge_values(job, report, o.saturate);
   list_saturated(job, report);
   list_fallback_blocks(job, report);
-  const Outcome outcome{job, placement, report, how, false, judge_gates(how.gates, report, rows)};
+  const Outcome outcome{job, placement, report, how, false, judge_gates(how.gates, report, rows),
+                        rows};
   if (outcome.written()) {
     for (const SourcePtr& s : job.model->catalog.sources()) s->check_unchanged();
     for (const SideFile& s : job.plan.side) s.content->check_unchanged();

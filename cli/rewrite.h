@@ -120,6 +120,7 @@ struct Outcome {
   const Finish& how;
   bool dry_run;
   std::vector<GateResult> gates;
+  std::span<const LogicalTensor> gate_rows = {};
 
   bool written() const noexcept { return !dry_run && (how.keep || all_passed(gates)); }
 };

@@ -174,21 +174,42 @@ void print_errors(const Report& report, bool all) {
     out(fmt::format("  and {} more with smaller errors (-v lists all)\n", rows.size() - n));
 }
 
+// Whether it would be met if these tensors were kept, so had no row.
+bool passes_without(const Outcome& o, const GateResult& gate, std::span<const Fate* const> kept) {
+  Report rest;
+  for (const Row& r : o.report.rows)
+    if (std::ranges::find(kept, r.tensor, [](const Fate* f) { return f->name; }) == kept.end())
+      rest.rows.push_back(r);
+  try {
+    return judge(*gate.gate, rest, o.gate_rows).passed;
+  } catch (const Error&) {  // nothing is left to judge
+    return false;
+  }
+}
+
 // The tensors that failed, kept as they are.
 void print_way_out(const Outcome& o, const GateResult& gate) {
   constexpr std::size_t kShown = 3;
-  std::string rules;
-  std::uint64_t more = 0;
-  std::size_t n = 0;
+  std::vector<const Fate*> kept;
+  bool all = true;
   for (const GateTensor& t : gate.chief().tensors) {
     const auto f = std::ranges::find(o.job.fates, t.name, &Fate::name);
     if (f == o.job.fates.end() || f->bytes_in <= f->bytes_out) continue;
-    if (n++ == kShown) break;
+    if (kept.size() == kShown) {
+      all = false;
+      break;
+    }
+    kept.push_back(&*f);
+  }
+  if (kept.empty()) return;
+  std::string rules;
+  std::uint64_t more = 0;
+  for (const Fate* f : kept) {
     rules += fmt::format("{}-T '{}=keep'", rules.empty() ? "" : " ", printable(f->source));
     more += f->bytes_in - f->bytes_out;
   }
-  if (n > 0)
-    out(fmt::format("hint: {}{} adds {}\n", rules, n > kShown ? " …" : "", human_bytes(more)));
+  out(fmt::format("hint: {}{} adds {}{}\n", rules, all ? "" : " …", human_bytes(more),
+                  passes_without(o, gate, kept) ? " and would pass" : ""));
 }
 
 void print_gates(const Outcome& o) {

@@ -54,7 +54,9 @@ def sarif(path):
         assert result["message"]["text"]  # 3.27.11
         assert result["level"] in ("none", "note", "warning", "error")  # 3.27.10
         assert ids[result["ruleIndex"]] == result["ruleId"]  # 3.27.5, 3.27.6
-        assert set(result) <= {"ruleId", "ruleIndex", "level", "message", "locations"}, set(result)
+        assert set(result) <= {"ruleId", "ruleIndex", "level", "message", "partialFingerprints", "locations"}, set(result)
+        prints = result["partialFingerprints"]  # 3.27.17: strings by name
+        assert prints and all(isinstance(v, str) and v for v in prints.values())
         for location in result["locations"]:
             assert set(location) <= {"physicalLocation", "logicalLocations"}, set(location)
             uri = location["physicalLocation"]["artifactLocation"]["uri"]

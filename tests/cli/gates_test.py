@@ -10,6 +10,8 @@ import math
 import os
 import pathlib
 import random
+import re
+import shlex
 import struct
 import sys
 import unittest
@@ -56,9 +58,19 @@ class Gates(Command):
         self.assertIn("nothing was written", said)
         self.assertFalse(os.path.exists("m.int4.safetensors"))
         self.assertIn(f"hint: -T '{worst[0]}=keep' -T '{worst[1]}=keep'", gate)
+        self.assertNotIn("and would pass", gate)  # nothing would be left to judge
         limit = gate.split("max(rel_rmse) is ")[1].split("'")[1]  # "<= 0.21"
         self.quantize(f"max(rel_rmse) {limit}")
         self.assertTrue(os.path.exists("m.int4.safetensors"))
+
+    def test_a_way_out_that_is_told_is_one(self):
+        self.model()
+        errors = sorted(self.errors().values())
+        limit = f"max(rel_rmse) <= {(errors[0] + errors[1]) / 2}"
+        said = self.quantize(limit, code=1).stdout
+        hint = re.search(r"hint: (.*) adds (.*) and would pass", said)
+        self.assertEqual(hint[1].split(), ["-T", f"'{UP.format(1)}=keep'", "-T", f"'{UP.format(2)}=keep'"])
+        self.quantize(limit, more=shlex.split(hint[1]))
 
     def test_the_way_out_uses_the_names_of_the_input(self):
         self.model()
