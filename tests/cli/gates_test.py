@@ -165,6 +165,7 @@ class Gates(Command):
         self.refused("stats", "m.safetensors", "--gate", "max(overflows) == 0", saying=["no tensor here has a overflows", "--cast"])
         self.refused("stats", "m.safetensors", "--moments", "--gate", "max(p99) < 9", saying=["--moments"])
         self.refused("stats", "m.safetensors", "--gate", "max(rel_rmse) < 9", saying=["unknown metric 'rel_rmse'"])
+        self.refused("stats", "m.safetensors", "--gate", "max(max in 'up_prjo') < 9", saying=["no tensor matches 'up_prjo'"])
         self.refused("stats", "m.safetensors", "--by", "layer", "--gate", "max(std) < 9", saying=["--by"])
         self.refused("stats", "m.safetensors", "--rows", "model.norm.weight", "--gate", "max(std) < 9", saying=["--rows"])
         self.wtool("stats", "m.safetensors", "--cast", "f16", "--gate", "sum(overflows) == 0")
