@@ -194,7 +194,7 @@ void add_type_options(CLI::App& app, TypeOptions& t) {
       ->option_text("PATTERN=TYPE");
   app.add_option("--recipe", t.recipe, "rules from a file, one PATTERN=TYPE a line")
       ->option_text("FILE");
-  app.add_flag("--pure", t.pure, "with --type: the mix's own type for everything");
+  app.add_flag("--pure", t.pure, "with --type: its own type for everything");
   app.add_flag("--leave-output-tensor", t.leave_output, "keep the output tensor as it is");
   app.add_option("--output-tensor-type", t.output_type, "type of the output tensor")
       ->option_text("TYPE");
@@ -217,10 +217,10 @@ void fold_options(CLI::App& app) {
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_type_options(app, o->types);
-  app.add_option("--imatrix", o->imatrix, "importance matrix: which columns' errors count")
+  app.add_option("--imatrix", o->imatrix, "importance matrix: what errors count how much")
       ->option_text("FILE");
   app.add_flag("--require-imatrix", o->require_imatrix, "stop if it lacks an entry or one misfits");
-  add_gate_option(app, o->gates, "only if 'max(rel_rmse) <= 0.01', else exit 1; @FILE has several");
+  add_gate_option(app, o->gates, "only if 'max(rel_rmse) <= 0.01'; or @FILE");
   app.add_flag("--keep", o->keep, "write even if a gate failed; still exit 1");
   add_findings_options(app, o->findings);
   app.add_flag("--fallback", o->fallback, "take what fits where a shape does not");
@@ -228,7 +228,7 @@ Action bind(CLI::App& app) {
   app.add_flag("--saturate", o->saturate, "what overflows becomes the largest that fits");
   add_rewrite_options(app, *o);
   fold_options(app);
-  app.get_option("--tensors")->description("quantize only these, keep the others; repeatable");
+  app.get_option("--tensors")->description("quantize only these, keep others; repeatable");
   app.get_option("--exclude")->description("keep these as they are; repeatable");
   app.footer("example:\n  wtool quantize --int8 model.safetensors");
   return [o](const Context& context) { return run(*o, context); };

@@ -702,7 +702,7 @@ Action bind(CLI::App& app) {
       ->option_text("TENSOR");
   app.add_option("--columns", options->columns, "the extremes of each column of one tensor")
       ->option_text("TENSOR");
-  add_gate_option(app, options->gates, "exit 1 unless 'sum(nan) == 0'; @FILE has several");
+  add_gate_option(app, options->gates, "exit 1 unless 'sum(nan) == 0'; or @FILE");
   add_findings_options(app, options->findings);
   add_findings_force_option(app, options->findings);
   app.footer(

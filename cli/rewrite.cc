@@ -356,7 +356,7 @@ void add_rewrite_options(CLI::App& app, RewriteOptions& o) {
   app.add_option("--shard-size", o.shard_size, "cut into files of at most SIZE (5GB, 5GiB)")
       ->option_text("SIZE");
   app.add_flag("--single", o.single, "one file, however many the input has");
-  app.add_option("--rename", o.rename, "rename tensors: regular expression A to B (\\1 is a group)")
+  app.add_option("--rename", o.rename, "rename: regular expression A to B, with \\1")
       ->option_text("A=B")
       ->expected(1)
       ->allow_extra_args(false)
