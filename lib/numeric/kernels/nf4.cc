@@ -29,15 +29,30 @@ constexpr std::array<float, 15> kMiddles = [] {
 struct Nf4Kernels {
   float (*largest)(const float* in, std::size_t n) noexcept;
   void (*codes)(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept;
-  // Element i goes to stripe i mod 16 of both sums.
-  void (*fit)(const float* in, const float* weights, std::size_t n, float factor, float* cross,
-              float* square) noexcept;
+  // Element i goes to stripe i mod 16 of both sums, which are folded in halves: one order for every
+  // vector width.
+  Nf4Fit (*fit)(const float* in, const float* weights, std::size_t n, float factor) noexcept;
 };
 
 unsigned code_of(float x) noexcept {
   unsigned code = 0;
   for (const float m : kMiddles) code += m < x;
   return code;
+}
+
+Nf4Fit fit_scalar(const float* in, const float* weights, std::size_t n, float factor) noexcept {
+  float cross[kStripes] = {}, square[kStripes] = {};
+  for (std::size_t i = 0; i < n; ++i) {
+    const float level = kNf4Levels[code_of(in[i] * factor)], weighted = weights[i] * level;
+    cross[i % kStripes] += in[i] * weighted;
+    square[i % kStripes] += level * weighted;
+  }
+  for (std::size_t half = kStripes / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) {
+      cross[i] += cross[i + half];
+      square[i] += square[i + half];
+    }
+  return {cross[0], square[0]};
 }
 
 }  // namespace
@@ -54,7 +69,7 @@ constexpr hn::Rebind<std::int32_t, decltype(kF32)> kI32;
 constexpr hn::Rebind<std::uint8_t, decltype(kF32)> kU8;
 using F32 = hn::Vec<decltype(kF32)>;
 using I32 = hn::Vec<decltype(kI32)>;
-inline constexpr std::size_t kLanes = hn::MaxLanes(kF32);
+inline constexpr std::size_t kLanes = hn::MaxLanes(kF32), kVectors = kStripes / kLanes;
 
 static float largest(const float* in, std::size_t n) noexcept {
   F32 most = hn::Zero(kF32);
@@ -109,27 +124,38 @@ static void codes(const float* in, std::size_t n, float factor, std::uint8_t* ou
   for (; i < n; ++i) out[i] = static_cast<std::uint8_t>(code_of(in[i] * factor));
 }
 
-static void fit(const float* in, const float* weights, std::size_t n, float factor, float* cross,
-                float* square) noexcept {
+// The sum of 16 stripes, kept in as many vectors as that takes.
+HWY_INLINE static float folded(F32* stripes) {
+  for (std::size_t half = kVectors / 2; half > 0; half /= 2)
+    for (std::size_t v = 0; v < half; ++v) stripes[v] = hn::Add(stripes[v], stripes[v + half]);
+  alignas(64) float lanes[kLanes];
+  hn::Store(stripes[0], kF32, lanes);
+  if constexpr (kLanes == 16) {
+    constexpr hn::Half<decltype(kF32)> kHalf;
+    hn::Store(hn::Add(hn::LowerHalf(kHalf, stripes[0]), hn::UpperHalf(kHalf, stripes[0])), kHalf,
+              lanes);
+  }
+  if constexpr (kLanes >= 8) {
+    constexpr hn::CappedTag<float, 4> kFour;
+    hn::Store(hn::Add(hn::Load(kFour, lanes), hn::Load(kFour, lanes + 4)), kFour, lanes);
+  }
+  return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+}
+
+static Nf4Fit fit(const float* in, const float* weights, std::size_t n, float factor) noexcept {
+  if (n % kStripes != 0) return fit_scalar(in, weights, n, factor);
   const F32 by = hn::Set(kF32, factor);
-  std::size_t i = 0;
-  for (std::size_t lane = 0; lane < kStripes; lane += kLanes) {
-    F32 crosses = hn::Zero(kF32), squares = hn::Zero(kF32);
-    for (i = 0; i + kStripes <= n; i += kStripes) {
-      const F32 value = hn::LoadU(kF32, in + i + lane), level = levels_of(hn::Mul(value, by));
-      const F32 weighted = hn::Mul(hn::LoadU(kF32, weights + i + lane), level);
-      crosses = hn::Add(crosses, hn::Mul(value, weighted));
-      squares = hn::Add(squares, hn::Mul(level, weighted));
+  F32 cross[kVectors], square[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) cross[v] = square[v] = hn::Zero(kF32);
+  for (std::size_t i = 0; i < n; i += kStripes)
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const std::size_t at = i + v * kLanes;
+      const F32 value = hn::LoadU(kF32, in + at), level = levels_of(hn::Mul(value, by));
+      const F32 weighted = hn::Mul(hn::LoadU(kF32, weights + at), level);
+      cross[v] = hn::Add(cross[v], hn::Mul(value, weighted));
+      square[v] = hn::Add(square[v], hn::Mul(level, weighted));
     }
-    hn::StoreU(crosses, kF32, cross + lane);
-    hn::StoreU(squares, kF32, square + lane);
-  }
-  for (; i < n; ++i) {
-    const float level = kNf4Levels[code_of(in[i] * factor)];
-    const float weighted = weights[i] * level;
-    cross[i % kStripes] += in[i] * weighted;
-    square[i % kStripes] += level * weighted;
-  }
+  return {folded(cross), folded(square)};
 }
 
 constexpr Nf4Kernels kNf4{&largest, &codes, &fit};
@@ -149,15 +175,6 @@ float largest_scalar(const float* in, std::size_t n) noexcept {
 }
 void codes_scalar(const float* in, std::size_t n, float factor, std::uint8_t* out) noexcept {
   for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(code_of(in[i] * factor));
-}
-void fit_scalar(const float* in, const float* weights, std::size_t n, float factor, float* cross,
-                float* square) noexcept {
-  for (std::size_t i = 0; i < n; ++i) {
-    const float level = kNf4Levels[code_of(in[i] * factor)];
-    const float weighted = weights[i] * level;
-    cross[i % kStripes] += in[i] * weighted;
-    square[i % kStripes] += level * weighted;
-  }
 }
 constexpr Nf4Kernels kScalar{&largest_scalar, &codes_scalar, &fit_scalar};
 
@@ -203,20 +220,13 @@ Nf4Fit nf4_fit(const float* in, std::size_t n, float scale, const float* weights
   if (scale == 0) return {0, 0};
   if (!weights) weights = kAlike.data();
   const Nf4Kernels& kernels = WTOOL_CHOOSE(kScalar, kNf4);
-  alignas(64) float cross[kStripes] = {}, square[kStripes] = {};
   // The codes decide; sums are of the values as they are unless they are far below any weight.
   float grown = 1;
+  Nf4Fit out{0, 0};
   with_factor(in, n, scale, [&](const float* x, float by) {
     if (x != in) grown = 0x1p24f;
-    kernels.fit(x, weights, n, by, cross, square);
+    out = kernels.fit(x, weights, n, by);
   });
-  // Halves on halves: no long chain of additions, and one order for every vector width.
-  for (std::size_t half = kStripes / 2; half > 0; half /= 2)
-    for (std::size_t i = 0; i < half; ++i) {
-      cross[i] += cross[i + half];
-      square[i] += square[i + half];
-    }
-  Nf4Fit out{cross[0], square[0]};
   out.cross /= grown;
   return out;
 }
