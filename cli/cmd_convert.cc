@@ -88,6 +88,7 @@ void drop_quantization_config(Job& job, std::size_t decoded) {
       return;
     }
   drop_stale_configs(job);
+  job.meta.erase(kRecipeKey);
   bool dropped = job.meta.erase("quantization_config");
   dropped |= set_in_config(job, "quantization_config", "");
   if (dropped)

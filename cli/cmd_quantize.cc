@@ -42,7 +42,8 @@ void set_gguf_keys(Job& job, const QuantizeRequest& request, const Options& o, b
 }
 
 // Records the scheme where engines look for it: config.json, or the lone file's metadata.
-std::string record_config(Job& job, const QuantizePlanner& planner, const Scheme& scheme) {
+std::string record_config(Job& job, const QuantizePlanner& planner, const QuantizeRequest& request,
+                          const Scheme& scheme) {
   if (planner.scheme().groups().empty()) return {};
   if (planner.already() > 0)
     throw Error(Fault::Usage, fmt::format("{} tensors are quantized already; one model has one "
@@ -50,6 +51,9 @@ std::string record_config(Job& job, const QuantizePlanner& planner, const Scheme
                                           planner.already()))
         .in(job.model->path)
         .hint("'wtool convert --dtype bf16' first gives plain weights");
+  std::string recipe = fmt::format("wtool {}: {}", version_number(), planner.scheme().recipe());
+  if (request.importance) recipe += ", importance matrix sha256:" + request.importance->sha256();
+  job.meta.set(std::string(kRecipeKey), recipe);
   const auto ignored = planner.ignored();
   std::string config = scheme.config(planner.scheme().groups(), ignored);
   if (set_in_config(job, "quantization_config", config)) {
@@ -115,7 +119,20 @@ void check_something_to_do(const Job& job) {
 // Before the first byte is written, and again among the remarks.
 void warn_of_engines(Job& job, const QuantizePlanner& planner, bool json) {
   if (planner.scheme().groups().empty()) return;
-  for (const std::string& text : planner.scheme().warnings(planner.ignored())) {
+  std::vector<std::string> warnings = planner.scheme().warnings(planner.ignored());
+  std::vector<std::string> stacks;
+  for (const Fate& f : job.fates)
+    if (f.kept && f.shape.size() == 3 && f.name.find("experts") != std::string::npos)
+      stacks.push_back(folded(f.name));
+  if (!stacks.empty()) {
+    std::ranges::sort(stacks);
+    stacks.erase(std::unique(stacks.begin(), stacks.end()), stacks.end());
+    warnings.push_back(fmt::format(
+        "experts stacked in one tensor stay as they are; vLLM and SGLang load quantized experts "
+        "one by one (llm-compressor splits them): {}",
+        fmt::join(stacks, ", ")));
+  }
+  for (const std::string& text : warnings) {
     if (!json) warn(printable(text));
     job.remarks.push_back("warning: " + text);
   }
@@ -148,7 +165,7 @@ ExitCode run(const Options& o, const Context& context) {
   planner.plan();
   if (!o.output.dry_run) check_something_to_do(job);
   warn_of_engines(job, planner, context.common->json);
-  const std::string config = record_config(job, planner, scheme);
+  const std::string config = record_config(job, planner, request, scheme);
   if (gguf) set_gguf_keys(job, request, o, planner.any_blocks());
   if ((o.types.fp16 || o.types.bf16) && !gguf) follow_dtype(job, request.all.choice.dtype);
   return finish(job, options, context,

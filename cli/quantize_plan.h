@@ -20,6 +20,7 @@ class ImportanceFile {
 
   const std::string& path() const noexcept { return path_; }
   const Importance& matrix() const noexcept { return matrix_; }
+  const std::string& sha256() const noexcept { return sha256_; }
   // llama-quantize's keys, and the digest of the file.
   void record(Metadata& meta) const;
 

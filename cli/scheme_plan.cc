@@ -95,6 +95,20 @@ void SchemePlan::add_to_group(const SchemeOptions& options, std::string module) 
   it->modules.push_back(std::move(module));
 }
 
+std::string SchemePlan::recipe() const {
+  std::string text;
+  for (const ConfigGroup& g : groups_) {
+    const SchemeOptions& o = g.options;
+    const std::string_view method = o.method == ScaleMethod::Rtn      ? "rtn"
+                                    : o.method == ScaleMethod::Search ? "search"
+                                                                      : "optimal";
+    text += fmt::format("{}{} by {}{}{}", text.empty() ? "" : ", ", text_of(o), method,
+                        o.signed_scales ? ", signed scales" : "",
+                        o.source_arithmetic ? " in the source's arithmetic" : "");
+  }
+  return text;
+}
+
 std::vector<std::string> SchemePlan::warnings(std::span<const std::string> kept) const {
   std::vector<EngineModule> modules;
   for (const Planned& p : planned_)

@@ -26,6 +26,8 @@ class SchemePlan {
 
   const Scheme& scheme() const noexcept { return scheme_; }
   const std::vector<ConfigGroup>& groups() const noexcept { return groups_; }
+  // "int4 (group 128) by search, int8 (group 128) by search": kept in the output's metadata.
+  std::string recipe() const;
   // What engines will not do with the result, or only slowly. `kept`: modules left as they were.
   std::vector<std::string> warnings(std::span<const std::string> kept) const;
 

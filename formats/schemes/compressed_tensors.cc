@@ -80,7 +80,7 @@ void encode(std::span<const Target> targets, const SchemeOptions& options, Plan&
     }
     Target target = t;
     if (!target.shared) target.shared = measure(std::span(&t.values, 1), options, plan);
-    plan.steps.push_back(float_step(target, options));
+    plan.steps.push_back(float_step(target, options, float_names(target, options)));
   }
 }
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "formats/schemes/decoded.h"
+#include "formats/schemes/written.h"
 
 namespace wtool::compressed_tensors {
 
@@ -80,14 +81,12 @@ TensorPtr open(const Model& model, const LogicalTensor& tensor);
 // ---- writing
 
 inline constexpr std::string_view kGlobalScale = ".weight_global_scale";
-inline constexpr std::uint64_t kFp8Block = 128, kNvfp4Group = 16, kMxGroup = 32;
 
 bool packs(const SchemeOptions& options);              // integers: into words
 std::uint64_t group_of(const SchemeOptions& options);  // 0: one scale for a row
 
 std::unique_ptr<Step> integer_step(const Target& target, const SchemeOptions& options);
-// `shared` of the target is what its format must share, if it must.
-std::unique_ptr<Step> float_step(const Target& target, const SchemeOptions& options);
+FloatNames float_names(const Target& target, const SchemeOptions& options);
 std::string config(std::span<const ConfigGroup> groups, std::span<const std::string> kept);
 
 }  // namespace wtool::compressed_tensors

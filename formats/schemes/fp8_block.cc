@@ -6,6 +6,8 @@
 //             u8 [experts, out, in / 32], powers of two; M.blocks and M.scales in its first form
 //   modelopt  NVFP4: M.weight u8 [out, in / 2], M.weight_scale f8_e4m3 [out, in / 16],
 //             M.weight_scale_2 f32, the scale of the scales
+#include "formats/schemes/fp8_block.h"
+
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -275,9 +277,9 @@ const Scheme kFp8{
     .summary = "8-bit floats with a scale for each block, as DeepSeek stores them",
     .recognise = recognise_fp8,
     .open = open_fp8,
-    .refuses = nullptr,
-    .encode = nullptr,
-    .config = nullptr,
+    .refuses = fp8::refuses,
+    .encode = fp8::encode,
+    .config = fp8::config,
 };
 const Scheme kGptOss{
     .name = "mxfp4",

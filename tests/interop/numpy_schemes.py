@@ -262,7 +262,21 @@ def bitsandbytes(t, config):
     return out
 
 
-METHODS = {"compressed-tensors": compressed_tensors, "gptq": gptq, "awq": awq, "bitsandbytes": bitsandbytes}
+def deepseek(t, config):
+    check("weight_block_size", config["weight_block_size"] == [128, 128])
+    check("both lists", config["ignored_layers"] == config["modules_to_not_convert"])
+    out = {}
+    for name in t:
+        if not name.endswith("_scale_inv"):
+            continue
+        codes, scales = floats(t[name[: -len("_scale_inv")]]), floats(t[name])
+        check(f"{name}: F32", t[name][0] == "F32")
+        scales = np.repeat(np.repeat(scales, 128, 0), 128, 1)[: codes.shape[0], : codes.shape[1]]
+        out[name[: -len(".weight_scale_inv")]] = codes * scales
+    return out
+
+
+METHODS = {"fp8": deepseek, "compressed-tensors": compressed_tensors, "gptq": gptq, "awq": awq, "bitsandbytes": bitsandbytes}
 
 
 # ---- a model
@@ -300,7 +314,7 @@ def make_model(folder):
 ALL_INTEGERS = [["--bits", str(b)] for b in range(2, 9)] + [["--bits", str(b), "--asym"] for b in range(2, 8)]
 RUNS = [*ALL_INTEGERS, ["--int4", "--group-size", "32"], ["--int4", "--group-size", "channel"],
         ["--int4", "--signed-scales"], ["--int4", "--asym", "--method", "optimal"], ["--int4", "--method", "rtn"],
-        ["--int4", "--compat", "compressed-tensors"], ["--w8a8"], ["--fp8"], ["--fp8", "--block"],
+        ["--int4", "--compat", "compressed-tensors"], ["--w8a8"], ["--fp8"], ["--fp8", "--block"], ["--fp8", "--block", "--scheme", "fp8"],
         ["--fp8", "--method", "rtn"], ["--nvfp4"], ["--nvfp4", "--method", "rtn"], ["--mxfp4"], ["--mxfp8"],
         ["--int4", "-T", "down_proj=int8", "-T", "q_proj=fp8", "-T", "layers.1.mlp.up_proj=keep"],
         ["--int4", "--scheme", "gptq"], ["--int8", "--scheme", "gptq"], ["--bits", "3", "--scheme", "gptq"],

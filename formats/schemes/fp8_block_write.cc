@@ -1,0 +1,61 @@
+// Writing DeepSeek's fp8: the layout is described in fp8_block.cc.
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "formats/schemes/fp8_block.h"
+#include "formats/schemes/written.h"
+#include "lib/base/error.h"
+#include "lib/base/text.h"
+
+namespace wtool::fp8 {
+namespace {
+
+constexpr std::string_view kWeight = ".weight";
+
+}  // namespace
+
+std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& options) {
+  if (options.levels != Levels::Fp8 || !options.block)
+    return "the fp8 scheme has e4m3 in blocks of 128 x 128: --fp8 --block";
+  const DType type = tensor.dtype();
+  if (type != DType::F16 && type != DType::BF16 && type != DType::F32 && type != DType::F64)
+    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(type));
+  if (tensor.shape().size() != 2)
+    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
+                       tensor.shape().size());
+  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
+  return std::nullopt;
+}
+
+void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan) {
+  for (const Target& t : targets) {
+    if (const auto why = refuses(*t.values, options))
+      throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
+    if (!t.name.ends_with(kWeight))
+      throw Error(Fault::Usage, fmt::format("tensor {}: only names that end in '{}' can be stored "
+                                            "as fp8",
+                                            quoted(t.name), kWeight));
+    plan.steps.push_back(float_step(
+        t, options, {.codes = t.name, .scale = t.name + "_scale_inv", .wide_scales = true}));
+  }
+}
+
+// Transformers read modules_to_not_convert, older releases of vLLM ignored_layers.
+std::string config(std::span<const ConfigGroup> groups, std::span<const std::string> kept) {
+  if (groups.size() != 1) throw Error(Fault::Internal, "fp8 blocks of more than one kind");
+  const std::vector<std::string> modules(kept.begin(), kept.end());
+  nlohmann::ordered_json out;
+  out["quant_method"] = "fp8";
+  out["fmt"] = "e4m3";
+  out["activation_scheme"] = "dynamic";
+  out["weight_block_size"] = {kFp8Block, kFp8Block};
+  out["modules_to_not_convert"] = modules;
+  out["ignored_layers"] = modules;
+  try {
+    return out.dump();
+  } catch (const nlohmann::ordered_json::exception&) {
+    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
+  }
+}
+
+}  // namespace wtool::fp8
