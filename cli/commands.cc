@@ -4,11 +4,11 @@
 
 namespace wtool {
 
-extern const Command kInspect, kShow, kStats, kConvert, kQuantize, kDigest, kVerify, kCheck,
+extern const Command kInspect, kShow, kStats, kDiff, kConvert, kQuantize, kDigest, kVerify, kCheck,
     kCompletion, kHelp;
 
 std::span<const Command> all_commands() noexcept {
-  static const std::array kAll{kInspect, kShow,   kStats, kConvert,    kQuantize,
+  static const std::array kAll{kInspect, kShow,   kStats, kDiff,       kConvert, kQuantize,
                                kDigest,  kVerify, kCheck, kCompletion, kHelp};
   return kAll;
 }

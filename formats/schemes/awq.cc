@@ -158,7 +158,7 @@ class Values final : public Decoded, public IntegerWeight {
     }
   }
 
-  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
+  void decode(const Box& box, Edge edge, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const GroupIndex::Groups groups = groups_.of(box);
     const std::uint64_t first = box.row / kPerWord,
@@ -177,8 +177,8 @@ class Values final : public Decoded, public IntegerWeight {
       for (std::uint64_t c = 0; c < box.cols; ++c) {
         const std::uint64_t g = groups_.at(box.col + c) - groups.first;
         const auto code = static_cast<int>(codes[c * words + word] >> shift & 15);
-        const auto zero = static_cast<int>(zeros[g * words + word] >> shift & 15);
-        out[r * box.cols + c] = static_cast<float>(code - zero) * scales[g * box.rows + r];
+        const auto zero = static_cast<float>(zeros[g * words + word] >> shift & 15);
+        out[r * box.cols + c] = (edge_of(edge, code, 0, 15) - zero) * scales[g * box.rows + r];
       }
     }
   }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <unordered_set>
 
 #include <fmt/format.h>
@@ -44,11 +45,13 @@ class Int8 final : public Decoded {
         most_(stored(model.catalog, model.part(t, 1))) {}
 
  private:
-  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
+  void decode(const Box& box, Edge edge, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const auto most = frame.take<float>(box.rows);
     read_finite(*most_, "SCB", {0, 1, box.row, box.rows}, most, scratch);
     read_f32(*codes_, box, out, scratch);
+    if (edge != Edge::Level)
+      for (float& v : out) v = edge_of(edge, static_cast<int>(v), -127, 127);
     for (std::uint64_t i = 0; i < out.size(); ++i) out[i] = out[i] * most[i / box.cols] / 127.0f;
   }
   TensorPtr codes_, most_;
@@ -156,6 +159,7 @@ class FourBits final : public Decoded {
         absmax_(stored(catalog, *p.absmax)) {
     Scratch scratch;
     read_finite(*stored(catalog, *p.map), "quant_map", {0, 1, 0, map_.size()}, map_, scratch);
+    find_edges();
     if (s.nested_block == 0) return;
     nested_absmax_ = stored(catalog, *p.nested_absmax);
     read_finite(*stored(catalog, *p.nested_map), "nested_quant_map", {0, 1, 0, nested_map_.size()},
@@ -163,12 +167,15 @@ class FourBits final : public Decoded {
   }
 
  private:
-  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
+  void decode(const Box& box, Edge edge, std::span<float> out, Scratch& scratch) const override {
+    const auto& map = edge == Edge::Level ? map_ : edge == Edge::Below ? below_ : above_;
     for (std::uint64_t r = 0; r < box.rows; ++r)
-      stretch((box.row + r) * whole().cols + box.col, out.subspan(r * box.cols, box.cols), scratch);
+      stretch((box.row + r) * whole().cols + box.col, map, out.subspan(r * box.cols, box.cols),
+              scratch);
   }
   // Elements [first, first + out.size()) of the tensor as one long row.
-  void stretch(std::uint64_t first, std::span<float> out, Scratch& scratch) const {
+  void stretch(std::uint64_t first, const std::array<float, 16>& map, std::span<float> out,
+               Scratch& scratch) const {
     Scratch::Frame frame(scratch);
     const std::uint64_t end = first + out.size(), block = first / state_.block;
     const auto raw = frame.take<std::byte>(ceil_div(end, 2) - first / 2);
@@ -177,8 +184,19 @@ class FourBits final : public Decoded {
     read_absmax(block, most, scratch);
     for (std::uint64_t i = first; i < end; ++i) {
       const auto byte = std::to_integer<unsigned>(raw[i / 2 - first / 2]);
-      out[i - first] = map_[i % 2 == 0 ? byte >> 4 : byte & 15] * most[i / state_.block - block];
+      out[i - first] = map[i % 2 == 0 ? byte >> 4 : byte & 15] * most[i / state_.block - block];
     }
+  }
+  void find_edges() {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    below_.fill(-kInfinity);
+    above_.fill(kInfinity);
+    for (std::size_t i = 0; i < map_.size(); ++i)
+      for (const float other : map_) {
+        const float middle = map_[i] / 2 + other / 2;
+        if (other < map_[i]) below_[i] = std::max(below_[i], middle);
+        if (other > map_[i]) above_[i] = std::min(above_[i], middle);
+      }
   }
   void read_absmax(std::uint64_t first, std::span<float> out, Scratch& scratch) const {
     if (state_.nested_block == 0) return flat_finite(*absmax_, "absmax", first, out, scratch);
@@ -205,7 +223,7 @@ class FourBits final : public Decoded {
   State state_;
   Extent codes_;
   TensorPtr absmax_, nested_absmax_;
-  std::array<float, 16> map_{};
+  std::array<float, 16> map_{}, below_{}, above_{};  // levels, and half-way to the next
   std::array<float, 256> nested_map_{};
 };
 

@@ -69,7 +69,7 @@ class Values final : public Decoded, public IntegerWeight {
   }
   std::uint64_t beside(const Box& box) const override { return 2 * groups_of(box).count; }
 
-  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
+  void decode(const Box& box, Edge edge, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const Columns groups = groups_of(box);
     const auto codes = frame.take<std::int8_t>(box.elements());
@@ -82,7 +82,7 @@ class Values final : public Decoded, public IntegerWeight {
       const auto of_row = [&](auto all, std::uint64_t n) {
         return all.subspan(all.empty() ? 0 : r * n, all.empty() ? 0 : n);
       };
-      decode_row(box, groups, of_row(codes, box.cols), of_row(scales, groups.count),
+      decode_row(box, edge, groups, of_row(codes, box.cols), of_row(scales, groups.count),
                  of_row(zeros, groups.count), out.subspan(r * box.cols, box.cols));
     }
   }
@@ -135,14 +135,19 @@ class Values final : public Decoded, public IntegerWeight {
     }
   }
 
-  void decode_row(const Box& box, Columns groups, std::span<const std::int8_t> codes,
+  void decode_row(const Box& box, Edge edge, Columns groups, std::span<const std::int8_t> codes,
                   std::span<const float> scales, std::span<const std::int8_t> zeros,
                   std::span<float> out) const {
+    const int half = 1 << (bits_ - 1);
     const auto decode = [&](std::uint64_t from, std::uint64_t to, std::uint64_t g) {
       const float scale = scales[g];
       const int zero = zeros.empty() ? 0 : zeros[g];
-      for (std::uint64_t c = from; c < to; ++c)
-        out[c] = static_cast<float>(codes[c] - zero) * scale;
+      if (edge == Edge::Level)
+        for (std::uint64_t c = from; c < to; ++c)
+          out[c] = static_cast<float>(codes[c] - zero) * scale;
+      else
+        for (std::uint64_t c = from; c < to; ++c)
+          out[c] = (edge_of(edge, codes[c], -half, half - 1) - static_cast<float>(zero)) * scale;
     };
     if (!group_of_column_.empty()) {
       for (std::uint64_t c = 0; c < box.cols; ++c) decode(c, c + 1, group_of_column_[box.col + c]);

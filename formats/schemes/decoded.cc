@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -43,6 +44,23 @@ void Notes::tell(const std::string& where, Diagnostics& faults) const {
 }
 
 void Decoded::read(const Box& box, MutableBytes out, Scratch& scratch) const {
+  decode_all(box, Edge::Level, out, scratch);
+}
+
+bool Decoded::cells(const Box& box, std::span<float> low, std::span<float> high,
+                    Scratch& scratch) const {
+  decode_all(box, Edge::Below, std::as_writable_bytes(low), scratch);
+  decode_all(box, Edge::Above, std::as_writable_bytes(high), scratch);
+  for (std::size_t i = 0; i < low.size(); ++i) {
+    if (low[i] > high[i]) std::swap(low[i], high[i]);
+    // Infinity times a scale of zero: all levels are one.
+    if (std::isnan(low[i])) low[i] = -std::numeric_limits<float>::infinity();
+    if (std::isnan(high[i])) high[i] = std::numeric_limits<float>::infinity();
+  }
+  return true;
+}
+
+void Decoded::decode_all(const Box& box, Edge edge, MutableBytes out, Scratch& scratch) const {
   if (box.elements() == 0) return;
   const std::uint64_t cols = std::min(box.cols, Tiling::kUnitElements);
   for (std::uint64_t c = 0; c < box.cols; c += cols) {
@@ -53,7 +71,7 @@ void Decoded::read(const Box& box, MutableBytes out, Scratch& scratch) const {
       piece.rows = std::min(rows, box.row + box.rows - piece.row);
       Scratch::Frame frame(scratch);
       const auto values = frame.take<float>(piece.elements());
-      decode(piece, values, scratch);
+      decode(piece, edge, values, scratch);
       for (std::uint64_t r = 0; r < piece.rows; ++r) {
         const std::uint64_t to = (piece.row - box.row + r) * box.cols + c;
         std::memcpy(out.subspan(to * sizeof(float), piece.cols * sizeof(float)).data(),

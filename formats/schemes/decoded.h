@@ -2,6 +2,7 @@
 // What the readers of quantisation schemes share; nobody else includes this.
 #include <array>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,11 +38,25 @@ class Notes {
   std::unordered_map<std::string, std::size_t> by_reason_;
 };
 
+// What of an element is decoded: its level, or half-way from it to the level of the next smaller or
+// larger code (of a negative scale they change sides), infinite beyond the last one.
+enum class Edge : std::uint8_t { Level, Below, Above };
+// Of the integers lo … hi.
+inline float edge_of(Edge edge, int code, int lo, int hi) noexcept {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const auto value = static_cast<float>(code);
+  if (edge == Edge::Below) return code <= lo ? -kInfinity : value - 0.5f;
+  if (edge == Edge::Above) return code >= hi ? kInfinity : value + 0.5f;
+  return value;
+}
+
 // Values in f32 computed from several stored tensors. A box is decoded in pieces, so that memory
 // does not follow its size.
 class Decoded : public Tensor {
  public:
   void read(const Box& box, MutableBytes out, Scratch& scratch) const final;
+  bool cells(const Box& box, std::span<float> low, std::span<float> high,
+             Scratch& scratch) const final;
 
  protected:
   // `where` names file and tensor in what decode() throws.
@@ -49,7 +64,8 @@ class Decoded : public Tensor {
       : Tensor(DType::F32, std::move(shape)), where_(std::move(where)) {}
 
   // A box of at most Tiling::kUnitElements, none of them zero.
-  virtual void decode(const Box& piece, std::span<float> out, Scratch& scratch) const = 0;
+  virtual void decode(const Box& piece, Edge edge, std::span<float> out,
+                      Scratch& scratch) const = 0;
   // Values that decode() holds for each row of such a box besides its columns.
   virtual std::uint64_t beside(const Box&) const { return 0; }
 
@@ -59,6 +75,7 @@ class Decoded : public Tensor {
   Error bad(std::string text) const;
 
  private:
+  void decode_all(const Box& box, Edge edge, MutableBytes out, Scratch& scratch) const;
   std::string where_;
 };
 

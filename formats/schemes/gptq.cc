@@ -254,7 +254,7 @@ class Values final : public Decoded, public IntegerWeight {
     return {word, ceil_div((first + count) * layout_.bits, kWordBits) - word, first % kWordBits};
   }
 
-  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
+  void decode(const Box& box, Edge edge, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const GroupIndex::Groups groups = groups_.of(box);
     const auto scales = frame.take<float>(groups.count * box.rows);
@@ -270,8 +270,8 @@ class Values final : public Decoded, public IntegerWeight {
       for (std::uint64_t c = 0; c < box.cols; ++c) {
         const std::uint64_t g = (groups_.at(box.col + c) - groups.first) * box.rows + r;
         const unsigned code = field(codes.data() + r, box.rows, layout_.bits, words.skip + c);
-        out[r * box.cols + c] =
-            static_cast<float>(static_cast<int>(code) - static_cast<int>(zeros[g])) * scales[g];
+        const float level = edge_of(edge, static_cast<int>(code), 0, (1 << layout_.bits) - 1);
+        out[r * box.cols + c] = (level - static_cast<float>(zeros[g])) * scales[g];
       }
   }
   std::uint64_t beside(const Box& box) const override { return 2 * groups_.of(box).count; }

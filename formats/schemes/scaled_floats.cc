@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include <fmt/format.h>
 
+#include "lib/numeric/cells.h"
 #include "lib/numeric/codec.h"
 
 namespace wtool {
@@ -31,13 +33,14 @@ class Values final : public Decoded {
     return scales_of({box.row, 1, box.col, box.cols}).cols;
   }
 
-  void decode(const Box& box, std::span<float> out, Scratch& scratch) const override {
+  void decode(const Box& box, Edge edge, std::span<float> out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const Box grid = scales_of(box);
     const auto scales = frame.take<float>(grid.elements());
     read_finite(*scales_, "scale", grid, scales, scratch);
     if (global_) apply_global(scales, scratch);
     read_codes(box, out, scratch);
+    if (edge != Edge::Level) to_edges(edge, out);
     for (std::uint64_t r = 0; r < box.rows; ++r) {
       const auto row = out.subspan(r * box.cols, box.cols);
       const auto mine =
@@ -49,6 +52,12 @@ class Values final : public Decoded {
         for (; c < end; ++c) row[c] *= scale;
       }
     }
+  }
+
+  void to_edges(Edge edge, std::span<float> levels) const {
+    const FloatGrid grid = float_grid(codes_->dtype() == DType::U8 ? DType::F4 : codes_->dtype());
+    for (float& v : levels)
+      if (std::isfinite(v)) v = half_way(grid, v, edge == Edge::Above);
   }
 
   void apply_global(std::span<float> scales, Scratch& scratch) const {

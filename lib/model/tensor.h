@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "lib/base/dtype.h"
@@ -35,6 +36,14 @@ class Tensor {
 
   // Where exactly these bytes lie in a source, if they do.
   virtual std::optional<Extent> raw(const Box&) const { return std::nullopt; }
+
+  // Where values are levels that others were rounded to: of each element of the box the interval of
+  // values that its level is the nearest to, infinite beyond the last one. False: they are not, or
+  // it follows from dtype() (read_cells() in lib/numeric). An empty box asks whether they are.
+  virtual bool cells(const Box&, std::span<float> /*low*/, std::span<float> /*high*/,
+                     Scratch&) const {
+    return false;
+  }
 
  protected:
   Tensor(DType dtype, Shape shape);  // throws BadFile if the size overflows

@@ -18,3 +18,6 @@ set_tests_properties(cli.mixes PROPERTIES LABELS cli TIMEOUT 300)
 add_test(NAME cli.stats COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/stats_test.py
                                 $<TARGET_FILE:wtool>)
 set_tests_properties(cli.stats PROPERTIES LABELS cli TIMEOUT 300)
+add_test(NAME cli.diff COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/diff_test.py
+                               $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
+set_tests_properties(cli.diff PROPERTIES LABELS cli TIMEOUT 300)

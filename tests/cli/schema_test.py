@@ -118,6 +118,12 @@ def run_all(t):
     t.run("wtool.stats/1", "stats", "--json", "m.int8.safetensors", "--hist", "model.norm.weight",
           "--rows", "model.layers.0.mlp.up_proj.weight", "--columns", "model.norm.weight")
 
+    t.run("wtool.diff/1", "diff", "--json", "m.safetensors", "m.int8.safetensors", status=1)
+    t.run("wtool.diff/1", "diff", "--json", "m.safetensors", "m.int8.safetensors", "--tolerance", "step",
+          "--by", "layer")
+    t.run("wtool.diff/1", "diff", "--json", "model", "model-int8", status=1)
+    t.run("wtool.diff/1", "diff", "--json", "m.safetensors", "nan.safetensors", status=1)
+
     t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "model")
     t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "absent", status=4)
     t.run("wtool.manifest/1", "digest", "--per-tensor", "m.safetensors", "model")
