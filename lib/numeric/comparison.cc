@@ -274,13 +274,54 @@ class ComparisonStep::Tile {
     const std::size_t n = a_.size();
     if (first_ < n) put_first(first_, a_[first_], b_[first_]);
     if (!step_.in_steps()) {
-      for (std::size_t i = 0; i < n; ++i)
-        if (a_[i] != b_[i]) judge(i, a_[i], b_[i]);
+      const Tolerance& t = step_.tolerance_;
+      const bool bound = t.kind == Tolerance::Kind::Bound;
+      std::uint32_t changed = 0;
+      for (std::size_t i = 0; i < n; ++i) {
+        const double x = a_[i], y = b_[i];
+        // Infinite bounds take no infinite values.
+        const bool within =
+            bound && std::abs(y - x) <= std::min(t.absolute + t.relative * std::abs(x),
+                                                 std::numeric_limits<double>::max());
+        if (!within && x != y) [[unlikely]]
+          judge(i, x, y);
+        else
+          changed += x != y;
+      }
+      if (!step_.by_bits_) found_.changed += changed;
       return;
     }
     Side a = side(*step_.a_, step_.cells_a_), b = side(*step_.b_, step_.cells_b_);
+    const auto odd = frame_.take<std::uint8_t>(n);
+    if (step_.cells_a_ && step_.cells_b_)
+      std::ranges::fill(odd, std::uint8_t{1});
+    else if (step_.cells_a_)
+      settle(b_, a_, a.cells, odd);
+    else
+      settle(a_, b_, b.cells, odd);
     for (std::size_t i = 0; i < n; ++i)
-      if (a_[i] != b_[i]) judge_steps(i, a, b);
+      if (odd[i] != 0 && a_[i] != b_[i]) judge_steps(i, a, b);
+  }
+  // Most values lie in the cells of levels that are not the last ones: counted without branches.
+  // The others are marked as odd.
+  void settle(std::span<const float> values, std::span<const float> levels, const CellSpans& cells,
+              std::span<std::uint8_t> odd) {
+    float worst = 0;
+    std::uint32_t changed = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float value = values[i], level = levels[i];
+      // One of the two is not positive; towards infinity it is 0, which says nothing.
+      const float up = (value - level) / (cells.high[i] - level);
+      const float down = (level - value) / (level - cells.low[i]);
+      const float part = std::max(up, down);
+      const bool other = value != level;
+      const auto settled = static_cast<std::uint8_t>((part <= 1) & ((part > 0) | !other));
+      odd[i] = settled ^ 1;
+      worst = std::max(worst, settled != 0 ? part : 0.0f);
+      changed += settled & static_cast<std::uint8_t>(other);
+    }
+    found_.drift.worst_steps = std::max<double>(found_.drift.worst_steps, worst / 2);
+    if (!step_.by_bits_) found_.changed += changed;
   }
 
   // Two values that are not equal, or NaN.
