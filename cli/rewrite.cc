@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/json.h"
+#include "cli/json_edit.h"
 #include "cli/terminal.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
@@ -468,17 +469,28 @@ std::span<const std::string_view> rewrite_columns() noexcept {
   return kMetrics;
 }
 
-Json read_config(const SideFile& file) {
+namespace {
+
+Buffer config_bytes(const SideFile& file) {
   constexpr std::uint64_t kMost = std::uint64_t{64} << 20;
   if (file.content->size() > kMost)
     throw Error(Fault::BadFile,
                 fmt::format("{} bytes are too many for a config", file.content->size()))
         .in(file.content->name());
-  const Buffer bytes = read_all({file.content, 0, file.content->size()});
+  return read_all({file.content, 0, file.content->size()});
+}
+
+Json parsed_config(const SideFile& file, const Buffer& bytes) {
   Json config = Json::parse(as_text(bytes), nullptr, false);
   if (!config.is_object())
     throw Error(Fault::BadFile, "is not a JSON object").in(file.content->name());
   return config;
+}
+
+}  // namespace
+
+Json read_config(const SideFile& file) {
+  return parsed_config(file, config_bytes(file));
 }
 
 namespace {
@@ -493,10 +505,11 @@ SideFile* config_of(Job& job) {
 bool set_in_config(Job& job, const std::string& key, const std::string& json_text) {
   SideFile* file = config_of(job);
   if (!file) return false;
-  Json config = read_config(*file);
-  if (json_text.empty() && !config.erase(key)) return false;
-  if (!json_text.empty()) config[key] = Json::parse(json_text);
-  file->content = from_memory(file->content->name(), to_buffer(config.dump(2) + "\n"));
+  const Buffer bytes = config_bytes(*file);
+  if (!parsed_config(*file, bytes).contains(key) && json_text.empty()) return false;
+  const std::string text = json_text.empty() ? without_member(as_text(bytes), key)
+                                             : with_member(as_text(bytes), key, json_text);
+  file->content = from_memory(file->content->name(), to_buffer(text));
   return true;
 }
 
