@@ -357,6 +357,21 @@ TEST_CASE("A group of zeros gets the epsilon of its scale's type", "[group_searc
   }
 }
 
+TEST_CASE("Values of a few least steps of the scale's type are not lost", "[group_search]") {
+  for (const DType type : {DType::F16, DType::BF16}) {
+    const float least = type == DType::F16 ? 0x1p-24f : 0x1p-133f;
+    Floats x(32);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = least * static_cast<float>(i % 7) - 3 * least;
+    for (const bool optimal : {false, true})
+      for (const bool zero_points : {false, true}) {
+        const GroupSearch how{.zero_points = zero_points, .scale = type, .optimal = optimal};
+        const Found found = choose(how, 1, 32, x);
+        CHECK(measure(how, x.data(), nullptr, 32, found.scales[0],
+                      zero_points ? found.zeros[0] : 0) == 0);
+      }
+  }
+}
+
 TEST_CASE("Columns without importance do not count", "[group_search]") {
   for (const bool optimal : {false, true}) {
     const GroupSearch how{.optimal = optimal};

@@ -82,8 +82,6 @@ class Ladder {
   std::int32_t clamp(std::int32_t rung) const noexcept {
     return std::clamp(rung, lowest_, highest_);
   }
-  // Whether rounding to the type leaves nothing of a scale.
-  bool vanishes(float effect) const noexcept { return effect * 2 <= value(lowest_); }
 
  private:
   void set(std::int32_t lowest, std::int32_t highest, std::int32_t stride, float epsilon) {

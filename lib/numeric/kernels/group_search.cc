@@ -498,6 +498,8 @@ class Chooser {
       effect = most_[g] / static_cast<float>(top_) - least_[g] / static_cast<float>(top_);
     else
       effect = amax / (static_cast<float>(top_) / 2);
+    // Where that scale would be stored as 0, the least there is loses no more than zeros do.
+    if (how_.scale != DType::F8_E8M0) effect = std::max(effect, ladder_.value(ladder_.lowest()));
     base_[g] = scaled(effect, g);
     if (how_.scale == DType::F8_E8M0) {  // as OCP's formats are written: 1.75 and more rounds up
       const int exponent = std::ilogb(amax);
@@ -506,10 +508,8 @@ class Chooser {
       best_[g].rung = ladder_.clamp(exponent + up - top + 127);
       return;
     }
-    idle_[g] = ladder_.vanishes(effect);
     best_[g].rung = ladder_.nearest(effect);
-    if (how_.zero_points && !idle_[g])
-      best_[g].z = zero_near(-least_[g] / ladder_.value(best_[g].rung));
+    if (how_.zero_points) best_[g].z = zero_near(-least_[g] / ladder_.value(best_[g].rung));
   }
   int zero_near(float z) const noexcept {
     return static_cast<int>(rounded(within(z, 0, static_cast<float>(top_))));

@@ -33,9 +33,9 @@ struct GroupSearch {
 //
 // Never worse than rounding to nearest, amax / ((2^bits - 1) / 2) and the like, whose scale is kept
 // unless another one wins by more than the rounding of the sums (one in 4096). A group of zeros
-// gets the machine epsilon of the scale's type, as in compressed-tensors, and z = 2^(bits-1). So
-// does one whose values are so small that the type has only zero for their scale. Scales beyond the
-// type become its largest.
+// gets the machine epsilon of the scale's type, as in compressed-tensors, and z = 2^(bits-1).
+// Where values are so small that the type has only zero for that scale, the search starts from the
+// least scale there is. Scales beyond the type become its largest.
 void choose_scales(const GroupSearch& how, std::uint64_t rows, std::uint64_t cols,
                    std::span<const float> in, std::span<const float> importance,
                    std::span<float> scales, std::span<std::int8_t> zeros = {});
