@@ -37,7 +37,7 @@ struct WeightArgs {
 };
 // A quantization_config.
 struct Config {
-  std::string where;                       // the file it comes from, for messages
+  std::string where, method;               // the file it comes from, and quant_method, for messages
   std::vector<WeightArgs> groups, floats;  // of integers, of floats
   std::vector<std::string> ignore;
 };

@@ -52,10 +52,11 @@ std::optional<WeightArgs> args_of(const json& group, std::string_view name,
 ConfigKind read_config(const Model& model, Diagnostics& faults, Config& config) {
   const auto found = QuantizationConfig::of(model, faults);
   if (!found) return ConfigKind::None;
+  config.where = found->where;
+  config.method = found->method;
   const json* groups = member(found->body, "config_groups");
   if (found->method.empty() ? groups == nullptr : found->method != "compressed-tensors")
     return ConfigKind::Foreign;
-  config.where = found->where;
   if (groups && groups->is_object())
     for (const auto& [name, group] : groups->items())
       if (auto args = args_of(group, name, config.where, faults)) {

@@ -190,10 +190,14 @@ class Recogniser {
 
   std::vector<Found> all() {
     std::vector<Found> out;
-    if (kind_ == ConfigKind::Foreign) return out;
-    for (const TensorEntry& entry : model_.catalog.entries())
-      if (const auto parts = parts_at(model_.catalog, entry))
+    if (kind_ == ConfigKind::Foreign) return foreign();
+    for (const TensorEntry& entry : model_.catalog.entries()) {
+      if (const auto parts = parts_at(model_.catalog, entry)) {
         if (const auto layout = layout_of(*parts)) out.push_back(found(*parts, *layout));
+      } else if (kind_ == ConfigKind::Ours) {
+        orphan(entry);
+      }
+    }
     recognise_floats(model_, config_, kind_ == ConfigKind::Ours, notes_, faults_, out);
     notes_.tell(model_.path, faults_);
     check_targets(out);
@@ -220,6 +224,30 @@ class Recogniser {
     if (out.bits.size() > 1)
       return leave(kAgrees, p, "nothing says how many bits a code has", false);
     return out;
+  }
+  // Parts that nobody else names so.
+  std::vector<Found> foreign() {
+    for (const TensorEntry& entry : model_.catalog.entries())
+      if (const auto p = parts_at(model_.catalog, entry); p && p->packed && p->scale && p->shape)
+        notes_.add(fmt::format("{} says {}", config_.where, quoted(config_.method)), entry);
+    notes_.tell(model_.path, faults_);
+    return {};
+  }
+  // A part whose codes are gone would pass for a tensor of its own.
+  void orphan(const TensorEntry& entry) {
+    for (const std::string_view suffix : {kScale, kShape, kZero, kGroupIndex, kGlobalScale}) {
+      if (!entry.name.ends_with(suffix)) continue;
+      const std::string module(module_of(entry.name, suffix));
+      const auto there = [&](std::string_view codes) {
+        return model_.catalog.find(module + std::string(codes)) != nullptr;
+      };
+      if (there(kPacked) || there(kWeight)) return;
+      const Source& file = *model_.catalog.sources()[entry.source];
+      faults_.report(
+          kParts, fmt::format("{}: tensor {}", file.name(), quoted(entry.name)), entry.offset,
+          fmt::format("neither {} nor {} is there", quoted(module + std::string(kPacked)),
+                      quoted(module + std::string(kWeight))));
+    }
   }
   // Targets may be names of modules, of classes ("Linear") or patterns. Where all are modules', at
   // least one must be stored so.

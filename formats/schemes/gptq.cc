@@ -313,13 +313,25 @@ class Recogniser {
   std::vector<Found> all() {
     std::vector<Found> out;
     for (const TensorEntry& entry : model_.catalog.entries())
-      if (const auto parts = parts_at(model_.catalog, entry))
+      if (const auto parts = parts_at(model_.catalog, entry)) {
         if (const auto layout = layout_of(*parts)) out.push_back(found(*parts, *layout));
+      } else if (entry.name.ends_with(kZeros)) {
+        orphan(entry);
+      }
     notes_.tell(model_.path, faults_);
     return out;
   }
 
  private:
+  // Zero points whose codes are gone would pass for a tensor of their own.
+  void orphan(const TensorEntry& zeros) {
+    const std::string codes = std::string(without(zeros.name, kZeros)) + std::string(kCodes);
+    if (model_.catalog.find(codes)) return;
+    if (const Whose whose = says().whose; whose != Whose::Ours && whose != Whose::Awq) return;
+    faults_.report(kParts, place_of(model_.catalog, zeros), zeros.offset,
+                   fmt::format("{} is missing", quoted(codes)));
+  }
+
   const Says& says() {
     if (says_) return *says_;
     says_ = says_of(config_.get());

@@ -3,6 +3,7 @@ inspect, show and convert, and converts to the values worked out here from the w
 Usage: schemes_test.py WTOOL SOURCE_DIR"""
 import json
 import os
+import shutil
 import struct
 import sys
 import unittest
@@ -123,6 +124,24 @@ class Schemes(Command):
                      "m.scales": ("F16", shape, scales[:10] + b"\0\x7e" + scales[12:])})
         error = self.refused("convert", "model", "--dtype", "f32", "-o", "x.safetensors", code=3)
         self.assertEqual(error, "wtool: error: model/model.safetensors: tensor 'm.weight': scale [0, 5] is nan\n")
+
+    def test_parts_without_codes_are_an_error_of_the_file(self):
+        ct = {"quant_method": "compressed-tensors", "config_groups": {}}
+        gptq = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+        for config, name, dtype, shape, saying in (
+                (ct, "m.weight_scale", "F32", [2, 1], "neither 'm.weight_packed' nor 'm.weight' is there"),
+                (ct, "m.weight_shape", "I64", [1], "neither 'm.weight_packed' nor 'm.weight' is there"),
+                (gptq, "m.qzeros", "I32", [2, 1], "'m.qweight' is missing")):
+            self.folder(config, {name: (dtype, shape, bytes(8))})
+            error = self.refused("convert", "model", "--dtype", "f32", "-o", "x.safetensors", code=3)
+            self.assertEqual(error, f"wtool: error: model/model.safetensors: tensor '{name}': {saying}\n")
+            shutil.rmtree("model")
+
+    def test_a_config_of_another_method_is_told(self):
+        self.folder({"quant_method": "gptq", "bits": 4, "group_size": 128},
+                    {"m.weight_packed": ("I32", [2, 4], bytes(32)), "m.weight_scale": ("F32", [2, 1], bytes(8)),
+                     "m.weight_shape": ("I64", [2], struct.pack("<2q", 2, 32))})
+        self.assertIn("model/config.json says 'gptq'", self.wtool("convert", "model", "--dtype", "f32", "-o", "x.safetensors").stderr)
 
 
 if __name__ == "__main__":

@@ -727,7 +727,8 @@ TEST_CASE("compressed-tensors: a config of another method claims nothing", "[com
   const auto model = Packed{.config = R"({"quantization_config":{"quant_method":"gptq"}})"}.build();
   Diagnostics faults;
   CHECK(kCompressedTensors.recognise(*model, faults).empty());
-  CHECK(faults.notes().empty());
+  REQUIRE(faults.notes().size() == 1);
+  CHECK(faults.notes()[0].text.find("m/config.json says 'gptq'") != std::string::npos);
 }
 
 TEST_CASE("compressed-tensors: hostile configs are notes or faults, never more",
