@@ -71,9 +71,23 @@ class Lines {
   std::vector<std::pair<std::string, std::vector<Names>>> lines_;
 };
 
-// Marlin: outputs a multiple of 64, inputs of 128 and of the group, groups of 32, 64, 128 or a row.
-void marlin(const EngineModule& m, Lines& lines) {
+// GPTQ that is not Marlin's. vLLM's gptq_gemm computes in f16, with 2, 3, 4 and 8 bits; when its
+// GPTQ classes became one in mid-2026, what Marlin does not take was refused.
+bool gptq_gemm(const EngineModule& m, Lines& lines) {
   const SchemeOptions& o = m.options;
+  const bool odd = o.bits != 4 && o.bits != 8;
+  if (!odd && !o.asymmetric) return false;
+  lines.add(fmt::format("vLLM runs GPTQ {} on gptq_gemm only: slower than Marlin, in f16, and not "
+                        "in its versions since mid-2026",
+                        odd ? fmt::format("of {} bits", o.bits) : "with zero points"),
+            m.name);
+  return true;
+}
+
+// Marlin: outputs a multiple of 64, inputs of 128 and of the group, groups of 32, 64, 128 or a row.
+void marlin(std::string_view scheme, const EngineModule& m, Lines& lines) {
+  const SchemeOptions& o = m.options;
+  if (scheme == "gptq" && gptq_gemm(m, lines)) return;
   if (o.bits != 4 && o.bits != 8)
     return lines.add(fmt::format("vLLM and SGLang have kernels for 4 and 8 bits, not {}; "
                                  "transformers unpacks such weights",
@@ -146,12 +160,19 @@ std::vector<std::string> engine_warnings(std::string_view scheme,
   for (const EngineModule& m : modules) {
     const SchemeOptions& o = m.options;
     if (o.levels == Levels::Integers && !o.activations && scheme != "bitsandbytes")
-      marlin(m, lines);
+      marlin(scheme, m, lines);
+    if (o.signed_scales)
+      lines.add(
+          "vLLM run with int8 activations gives wrong results with negative scales and does "
+          "not tell",
+          m.name);
     floats(m, lines);
     const std::uint64_t shape[] = {m.outputs, m.inputs};
     const auto reason = keep_reason(m.name + ".weight", DType::F32, shape, NameStyle::HuggingFace);
     if (reason == "router" || reason == "head" || reason == "embedding")
-      lines.add(fmt::format("vLLM and SGLang load a {} unquantized", *reason), m.name);
+      lines.add(fmt::format("vLLM and SGLang load {} {} unquantized",
+                            *reason == "embedding" ? "an" : "a", *reason),
+                m.name);
   }
   fused_sets(modules, kept, lines);
   return lines.text();

@@ -28,8 +28,26 @@ TEST_CASE("engines: shapes that Marlin does not take are named with the number",
   CHECK(warnings({{"a.down_proj", 128, 256, {.bits = 3, .group = 128}}}) ==
         std::vector<std::string>{"vLLM and SGLang have kernels for 4 and 8 bits, not 3; "
                                  "transformers unpacks such weights: 'a.down_proj'"});
+  CHECK(warnings({{"a.down_proj", 128, 256, {.bits = 4, .group = 128, .signed_scales = true}}}) ==
+        std::vector<std::string>{"vLLM run with int8 activations gives wrong results with negative "
+                                 "scales and does not tell: 'a.down_proj'"});
   // Other kernels: no such limits.
   CHECK(warnings({{"a.down_proj", 100, 256, {.bits = 8, .activations = true}}}).empty());
+}
+
+TEST_CASE("engines: GPTQ that only gptq_gemm runs is named, with no limits of Marlin's",
+          "[engines]") {
+  const auto gptq = [](SchemeOptions options) {
+    return warnings({{"a.down_proj", 100, 160, options}}, {}, "gptq");
+  };
+  CHECK(gptq({.bits = 3, .group = 32}) ==
+        std::vector<std::string>{"vLLM runs GPTQ of 3 bits on gptq_gemm only: slower than Marlin, "
+                                 "in f16, and not in its versions since mid-2026: 'a.down_proj'"});
+  CHECK(gptq({.bits = 4, .group = 32, .asymmetric = true}) ==
+        std::vector<std::string>{"vLLM runs GPTQ with zero points on gptq_gemm only: slower than "
+                                 "Marlin, in f16, and not in its versions since mid-2026: "
+                                 "'a.down_proj'"});
+  CHECK(gptq({.bits = 4, .group = 32}).size() == 2);  // outputs and inputs of Marlin's
 }
 
 TEST_CASE("engines: one line for modules that differ in numbers only", "[engines]") {
