@@ -41,6 +41,8 @@ void set_gguf_keys(Job& job, const QuantizeRequest& request, const Options& o, b
     if (!edits_key(o, e.key)) job.meta.set(e.key, e.value);
 }
 
+constexpr std::string_view kPlainFirst = "'wtool convert --dtype bf16' first gives plain weights";
+
 // Records the scheme where engines look for it: config.json, or the lone file's metadata.
 std::string record_config(Job& job, const QuantizePlanner& planner, const QuantizeRequest& request,
                           const Scheme& scheme) {
@@ -50,7 +52,7 @@ std::string record_config(Job& job, const QuantizePlanner& planner, const Quanti
                                           "quantization_config",
                                           planner.already()))
         .in(job.model->path)
-        .hint("'wtool convert --dtype bf16' first gives plain weights");
+        .hint(std::string(kPlainFirst));
   std::string recipe = fmt::format("wtool {}: {}", version_number(), planner.scheme().recipe());
   if (request.importance) recipe += ", importance matrix sha256:" + request.importance->sha256();
   job.meta.set(std::string(kRecipeKey), recipe);
@@ -58,7 +60,8 @@ std::string record_config(Job& job, const QuantizePlanner& planner, const Quanti
   std::string config = scheme.config(planner.scheme().groups(), ignored);
   if (set_in_config(job, "quantization_config", config)) {
     job.remarks.push_back(
-        fmt::format("config.json: quantization_config added ({} modules ignored)", ignored.size()));
+        fmt::format("config.json: quantization_config added ({} module{} ignored)", ignored.size(),
+                    ignored.size() == 1 ? "" : "s"));
     return config;
   }
   job.meta.set("quantization_config", config);
@@ -108,12 +111,14 @@ QuantizeRequest request_of(const Options& o, const Job& job, const Context& cont
   return r;
 }
 
-void check_something_to_do(const Job& job) {
+void check_something_to_do(const Job& job, bool quantized_already, bool listed) {
   if (std::ranges::any_of(job.fates, &Fate::encoded)) return;
   throw Error(Fault::Usage, fmt::format("nothing to quantize: all {} tensors stay as they are ({})",
                                         job.fates.size(), kept_reasons(job)))
       .in(job.model->path)
-      .hint("-n lists them; -T 'PATTERN=TYPE' overrides what is kept");
+      .hint(fmt::format(
+          "{}{}", listed ? "" : "-n lists them; ",
+          quantized_already ? kPlainFirst : "-T 'PATTERN=TYPE' overrides what is kept"));
 }
 
 // Before the first byte is written, and again among the remarks.
@@ -163,17 +168,20 @@ ExitCode run(const Options& o, const Context& context) {
         .hint("compressed-tensors, gptq, awq, bitsandbytes (NF4)");
   QuantizePlanner planner(job, request, scheme, style);
   planner.plan();
-  if (!o.output.dry_run) check_something_to_do(job);
+  const bool already = planner.already() > 0;
+  if (!o.output.dry_run) check_something_to_do(job, already, false);
   warn_of_engines(job, planner, context.common->json);
   const std::string config = record_config(job, planner, request, scheme);
   if (gguf) set_gguf_keys(job, request, o, planner.any_blocks());
   if ((o.types.fp16 || o.types.bf16) && !gguf) follow_dtype(job, request.all.choice.dtype);
-  return finish(job, options, context,
-                {.verb = "quantize",
-                 .gates = std::move(gates),
-                 .quantization = config,
-                 .keep = o.keep,
-                 .findings = o.findings});
+  const ExitCode code = finish(job, options, context,
+                               {.verb = "quantize",
+                                .gates = std::move(gates),
+                                .quantization = config,
+                                .keep = o.keep,
+                                .findings = o.findings});
+  if (o.output.dry_run) check_something_to_do(job, already, true);  // a plan of nothing is refused
+  return code;
 }
 
 CLI::Option* repeatable(CLI::Option* option) {

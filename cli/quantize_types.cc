@@ -296,6 +296,19 @@ void check_scheme_options(const TypeOptions& o, bool gguf) {
   if (o.signed_scales && o.asymmetric)
     refuse("--signed-scales and --asym exclude each other",
            "with zero points the sign of a scale gains nothing");
+  if (scheme_for(o) == "bitsandbytes" && method == ScaleMethod::Optimal)
+    refuse("--method optimal is not for NF4, whose scales are quantized again",
+           "--method search, the default, or rtn");
+  const bool floats = o.fp8 || o.nvfp4 || o.mxfp4 || o.mxfp8 || o.nf4;
+  if (floats && o.types.empty() && o.recipe.empty() && (o.asymmetric || !o.group_size.empty()))
+    refuse(fmt::format("{} is for integers", o.asymmetric ? "--asym" : "--group-size"),
+           "--int4, --int8, --bits N; the groups of floats are part of their format");
+  if (o.asymmetric && (o.int8 || o.bits == 8) && scheme_for(o) == "compressed-tensors")
+    refuse("engines load 8 bits with zero points as compressed-tensors, and then fail on them",
+           "leave --asym out, or --scheme gptq");
+  if (o.signed_scales && o.w8a8)
+    refuse("--signed-scales is not for --w8a8: engines compute wrong results in int8 with them",
+           "--int8 or --int4 with 16-bit activations");
   if (o.block && !o.fp8) refuse("--block is for --fp8", "--fp8 --block: a scale for 128 x 128");
 }
 

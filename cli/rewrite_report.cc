@@ -303,6 +303,8 @@ void write_files(JsonWriter& w, const Outcome& o) {
 }  // namespace
 
 std::string kept_reasons(const Job& job) {
+  // "2 norm", but "2: 100 columns do not divide".
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
   std::vector<std::pair<std::string, std::size_t>> reasons;
   for (const Fate& f : job.fates) {
     if (!f.kept) continue;
@@ -314,7 +316,8 @@ std::string kept_reasons(const Job& job) {
   }
   std::string text;
   for (const auto& [why, n] : reasons)
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", n, why);
+    text += fmt::format("{}{}{} {}", text.empty() ? "" : ", ", n,
+                        why.empty() || is_letter(why[0]) ? "" : ":", why);
   return text;
 }
 

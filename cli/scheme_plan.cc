@@ -74,7 +74,7 @@ std::optional<std::string> SchemePlan::add(const LogicalTensor& tensor, const Ch
       options.group = group;
       why = scheme_.refuses(*values, options);
     }
-  if (why) return first_why;
+  if (why) return why;  // of the smallest group that was tried
 
   const auto at = static_cast<std::uint32_t>(&tensor - job_.model->tensors.data());
   const auto shared = shared_.find(at);

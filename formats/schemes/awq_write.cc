@@ -104,7 +104,11 @@ std::string config(std::span<const ConfigGroup> groups, std::span<const std::str
   for (const ConfigGroup& g : groups) {
     if (g.options.group != group)
       throw Error(Fault::Usage, fmt::format("one AWQ model has groups of one size, not {} and {}",
-                                            group, g.options.group));
+                                            group, g.options.group))
+          .hint(
+              fmt::format("--group-size {}", std::ranges::min(groups, {}, [](const ConfigGroup& c) {
+                                               return c.options.group;
+                                             }).options.group));
     // Engines leave out every module whose name contains an entry of the list.
     for (const std::string& module : g.modules)
       for (const std::string& k : kept)

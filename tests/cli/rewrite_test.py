@@ -419,6 +419,37 @@ class Rewrite(Command):
         self.assertEqual(q["config_groups"]["group_0"]["weights"]["group_size"], 64)
         self.assertEqual(q["ignore"], ["lm_head"])
 
+    def test_config_keeps_every_byte_that_is_not_asked_for(self):
+        os.mkdir("hf")
+        self.model("hf/model.safetensors", dtype="BF16")
+        typed = '{\n    "eps": 1e-05, "x": 1.50,\n    "torch_dtype" : "bfloat16",\n    "l": [1,2,  3], "big": 12345678901234567890123, "u": "\\u00e9"'
+        pathlib.Path("hf/config.json").write_text(typed + "\n}\n")
+        self.run_wtool("quantize", "--int4", "hf/", "-o", "out/")
+        config = pathlib.Path("out/config.json").read_text()
+        self.assertTrue(config.startswith(typed + ',\n    "quantization_config": {\n        "quant_method"'), config)
+        json.loads(config)
+        self.run_wtool("convert", "out/", "--dtype", "f32", "-o", "back/")
+        self.assertEqual(pathlib.Path("back/config.json").read_text(), typed.replace("bfloat16", "float32") + "\n}\n")
+
+    def test_nf4_has_no_optimum(self):
+        self.model()
+        self.refused("quantize", "--nf4", "--method", "optimal", "m.safetensors", code=2, saying=["--method optimal is not for NF4", "--method search"])
+
+    def test_options_that_would_do_nothing_are_refused(self):
+        self.model()
+        self.refused("quantize", "--fp8", "--asym", "m.safetensors", code=2, saying=["--asym is for integers"])
+        self.refused("quantize", "--nvfp4", "--group-size", "64", "m.safetensors", code=2, saying=["--group-size is for integers"])
+        self.refused("quantize", "--w8a8", "--signed-scales", "m.safetensors", code=2, saying=["--signed-scales is not for --w8a8"])
+        self.refused("quantize", "--int8", "--asym", "m.safetensors", code=2, saying=["8 bits with zero points", "--scheme gptq"])
+        self.assertIn("int8", self.run_wtool("quantize", "--fp8", "--group-size", "64", "-T", "up_proj=int8", "m.safetensors", "-n").stdout.decode())
+
+    def test_a_plan_of_nothing_is_refused_too(self):
+        self.model()
+        for dry in ([], ["-n"]):
+            self.refused("quantize", "--int4", "-T", "*=keep", "m.safetensors", *dry, code=2, saying=["nothing to quantize"])
+        self.run_wtool("quantize", "--int4", "m.safetensors", "-o", "q.safetensors")
+        self.refused("quantize", "--int4", "q.safetensors", code=2, saying=["already quantized", "wtool convert --dtype bf16"])
+
     def test_nan_commits_nothing(self):
         values = noise(256 * 64)
         values[300] = math.nan
