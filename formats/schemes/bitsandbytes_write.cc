@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/schemes/bitsandbytes.h"
+#include "formats/schemes/written.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/kernels/kernels.h"
 #include "lib/numeric/kernels/nf4.h"
@@ -375,14 +376,7 @@ std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& op
   if (options.levels != Levels::Nf4) return "only NF4 is written as bitsandbytes";
   if (options.method == ScaleMethod::Optimal)
     return "the best of all scales is not looked for: NF4 has --method search and rtn";
-  const DType type = tensor.dtype();
-  if (type != DType::F16 && type != DType::BF16 && type != DType::F32 && type != DType::F64)
-    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(type));
-  if (tensor.shape().size() != 2)
-    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
-                       tensor.shape().size());
-  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
-  return std::nullopt;
+  return refuses_source(tensor);
 }
 
 void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan) {

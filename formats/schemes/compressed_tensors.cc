@@ -18,10 +18,6 @@ constexpr std::uint64_t kMaxChannel = std::uint64_t{1} << 18;
 // With zero points, which are packed down 32 rows, at least 32 of them.
 constexpr std::uint64_t kMaxAffineChannel = std::uint64_t{1} << 16;
 
-bool is_source_type(DType type) {
-  return type == DType::F16 || type == DType::BF16 || type == DType::F32 || type == DType::F64;
-}
-
 std::optional<std::string> refuses_integers(const SchemeOptions& options) {
   if (options.bits < 2 || options.bits > 8)
     return fmt::format("{} bits: integers of 2 to 8 are written", options.bits);
@@ -49,12 +45,7 @@ std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& op
   if (options.levels == Levels::Nf4) return "compressed-tensors has no NF4";
   if (options.levels == Levels::Integers)
     if (auto why = refuses_integers(options)) return why;
-  if (!is_source_type(tensor.dtype()))
-    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(tensor.dtype()));
-  if (tensor.shape().size() != 2)
-    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
-                       tensor.shape().size());
-  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
+  if (auto why = refuses_source(tensor)) return why;
   return refuses_width(tensor.shape()[1], options);
 }
 

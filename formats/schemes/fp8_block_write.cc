@@ -17,14 +17,7 @@ constexpr std::string_view kWeight = ".weight";
 std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& options) {
   if (options.levels != Levels::Fp8 || !options.block)
     return "the fp8 scheme has e4m3 in blocks of 128 x 128: --fp8 --block";
-  const DType type = tensor.dtype();
-  if (type != DType::F16 && type != DType::BF16 && type != DType::F32 && type != DType::F64)
-    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(type));
-  if (tensor.shape().size() != 2)
-    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
-                       tensor.shape().size());
-  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
-  return std::nullopt;
+  return refuses_source(tensor);
 }
 
 void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan) {

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/schemes/written.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/kernels/groups.h"
@@ -117,13 +118,7 @@ std::unique_ptr<Step> integer_step(const Target& target, const IntegerCoding& ho
 std::optional<std::string> refuses_as_integers(const Tensor& tensor, const SchemeOptions& options) {
   if (options.levels != Levels::Integers) return "only integers are written so";
   if (options.activations) return "engines take it for weights alone, with 16-bit activations";
-  const DType type = tensor.dtype();
-  if (type != DType::F16 && type != DType::BF16 && type != DType::F32 && type != DType::F64)
-    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(type));
-  if (tensor.shape().size() != 2)
-    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
-                       tensor.shape().size());
-  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
+  if (auto why = refuses_source(tensor)) return why;
   const std::uint64_t cols = tensor.shape()[1], group = options.group == 0 ? cols : options.group;
   if (cols % group != 0)
     return fmt::format("{} columns do not divide into groups of {}", cols, group);

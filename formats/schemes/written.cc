@@ -3,9 +3,23 @@
 #include <algorithm>
 #include <cmath>
 
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
 #include "lib/numeric/float_codes.h"
 
 namespace wtool {
+
+std::optional<std::string> refuses_source(const Tensor& tensor) {
+  const DType type = tensor.dtype();
+  if (type != DType::F16 && type != DType::BF16 && type != DType::F32 && type != DType::F64)
+    return fmt::format("{} is not f16, bf16, f32 or f64", name_of(type));
+  if (tensor.shape().size() != 2)
+    return fmt::format("{} has {} dimensions, not 2", to_text(tensor.shape()),
+                       tensor.shape().size());
+  if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
+  return std::nullopt;
+}
 
 std::span<const float> importance_of(const Target& t, const Box& box, Scratch::Frame& frame) {
   if (!t.importance) return {};

@@ -1,6 +1,7 @@
 #pragma once
 // What the writers of quantisation schemes share; nobody else includes this.
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -17,6 +18,9 @@ inline Span rows_span(std::uint32_t output, std::uint64_t row, std::uint64_t row
   if (bytes == row_bytes) return {output, row * row_bytes, rows * row_bytes};
   return {output, row * row_bytes + first, bytes, rows, row_bytes};
 }
+
+// Why a tensor is no weight to quantise, in any scheme: its type, its dimensions, no elements.
+std::optional<std::string> refuses_source(const Tensor& tensor);
 
 // The importance of a box's columns, or nothing.
 std::span<const float> importance_of(const Target& target, const Box& box, Scratch::Frame& frame);
