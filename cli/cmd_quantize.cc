@@ -139,7 +139,7 @@ void warn_of_engines(Job& job, const QuantizePlanner& planner, bool json) {
   }
   for (const std::string& text : warnings) {
     if (!json) warn(printable(text));
-    job.remarks.push_back("warning: " + text);
+    job.remarks.push_back(std::string(kWarning) + text);
   }
 }
 

@@ -136,6 +136,11 @@ QuantizePlanner::Decision QuantizePlanner::decide(std::uint32_t i) const {
   if (winner_[i] != kNoRule) {
     const Override& rule = request_.rules[winner_[i]];
     if (rule.choice.what == Choice::What::Keep) return keep(rule.label);
+    // Patterns are for weights: norms and biases that they take in as well stay, as in llama.cpp.
+    const LogicalTensor& t = model_.tensors[i];
+    if (!rule.by_name && rule.choice.what == Choice::What::Cast && is_block(rule.choice.dtype))
+      if (const auto why = mix_keep_reason(t.name, t.dtype, t.shape))
+        return keep(std::string(*why));
     return {rule.choice, rule.label};
   }
   if (!job_.chosen[i]) return keep("not selected");

@@ -147,7 +147,8 @@ void check_writable(const Mix& mix) {
 Override rule_of(const TypeRule& r, std::string label, const Model& model, const TypeOptions& o,
                  bool gguf, bool allow_unmatched) {
   return {std::move(label), choice_named(r.type, o, gguf),
-          matching(model.tensors, r.pattern, allow_unmatched)};
+          matching(model.tensors, r.pattern, allow_unmatched),
+          std::ranges::find(model.tensors, r.pattern, &LogicalTensor::name) != model.tensors.end()};
 }
 
 std::string_view trimmed(std::string_view s) {

@@ -50,6 +50,7 @@ struct Override {
   std::string label;  // "-T attn_v=q6_k": the reason given
   Choice choice;
   std::vector<bool> matches;  // by logical tensor
+  bool by_name = false;       // the pattern is a tensor's very name
 };
 // The recipe's, then those of -T, then those of the options for output and token embedding. Throws
 // Usage: a type or pattern that is none, or one that matches nothing.

@@ -37,6 +37,8 @@ void add_rewrite_options(CLI::App& app, RewriteOptions& options);
 // Metadata of safetensors that were quantized: the version and how scales were chosen.
 inline constexpr std::string_view kRecipeKey = "wtool.quantize";
 
+inline constexpr std::string_view kWarning = "warning: ";  // begins remarks that went to stderr
+
 inline constexpr std::string_view kImportanceUsed = "used";  // of Fate::importance
 
 // What happens to one logical tensor, or to one stored part of it that is copied.

@@ -330,7 +330,8 @@ void print_outcome(const Outcome& o, bool verbose) {
   print_errors(o.report, verbose);
   if (o.job.meta.find("quantization_config") && !o.how.quantization.empty())
     out(fmt::format("quantization_config, in the metadata: {}\n", printable(o.how.quantization)));
-  for (const std::string& r : o.job.remarks) out(printable(r) + "\n");
+  for (const std::string& r : o.job.remarks)
+    if (!r.starts_with(kWarning)) out(printable(r) + "\n");  // warnings were told before the work
   print_gates(o);
   if (!o.dry_run && !o.written()) return out("nothing was written\n");
   print_files(o);

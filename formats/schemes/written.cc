@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -108,7 +109,8 @@ struct Floats {
     if (options.levels != Levels::Nvfp4) return 1;
     const float largest = dynamic_cast<const LargestStep&>(*target.shared).result();
     const float global = 2688 * (1 / largest);
-    return largest == 0 || !std::isfinite(global) ? 1 : global;
+    if (largest == 0) return 1;
+    return std::isfinite(global) ? global : std::numeric_limits<float>::max();
   }
 
   void encode(const Box& box, std::span<const float> source, std::span<const MutableBytes> out,

@@ -128,6 +128,10 @@ class Mixes(Command):
         self.assertEqual(types["blk.0.attn_q.weight"], ("q5_0", "-T attn_*=q5_0"))
         self.assertEqual(types["blk.1.attn_q.weight"][0], "q4_1")
         self.assertEqual(types["blk.1.attn_v.weight"], ("f32", "-T blk.1.attn_v=keep"))
+        # A pattern is for weights; a name means what it says.
+        self.assertEqual(types["blk.1.attn_norm.weight"], ("f32", "norm"))
+        types = self.types("--type", "q4_0", "-T", "blk.1.attn_norm.weight=q4_1", "m.gguf")
+        self.assertEqual(types["blk.1.attn_norm.weight"][0], "q4_1")
 
     def test_a_recipe_is_rules_in_a_file(self):
         self.model()
