@@ -1,5 +1,6 @@
 #include <csignal>
 #include <new>
+#include <system_error>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -69,6 +70,8 @@ ExitCode guarded(int argc, char** argv) {
     return report(e, json);
   } catch (const std::bad_alloc&) {
     return report(Error(Fault::Io, "out of memory"), json);
+  } catch (const std::system_error& e) {  // also of std::filesystem
+    return report(Error(Fault::Io, e.what()), json);
   } catch (const std::exception& e) {
     return report(Error(Fault::Internal, e.what()).hint("this is a bug in wtool"), json);
   }

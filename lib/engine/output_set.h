@@ -72,12 +72,14 @@ class OutputSet {
 
   void settle_target();
   void make_staging();
+  bool lock_staging(const std::string& name);
   void reserve(const File& file, std::uint64_t bytes) const;
   void check_within(const File& file, std::uint64_t offset, std::uint64_t bytes) const;
   void count_arrived(File& file, std::uint64_t offset, std::uint64_t bytes) const noexcept;
   void keep_modes() const;
   void flush_files() const;
   void put_in_place();
+  void remove_staging();
   void send() const;
 
   std::string target_;   // as given

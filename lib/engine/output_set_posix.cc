@@ -5,6 +5,7 @@
 #include <exception>
 #include <filesystem>
 #include <limits>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <unordered_set>
@@ -13,13 +14,13 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lib/base/error.h"
 #include "lib/base/text.h"
+#include "lib/engine/files_posix.h"
 #include "lib/engine/output_set.h"
 
 namespace wtool {
@@ -58,65 +59,20 @@ std::string and_free(const std::string& what, const fs::path& folder, int code) 
   return free ? fmt::format("{} ({} bytes are free)", what, *free) : what;
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) noexcept : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const noexcept { return fd_; }
-  int release() noexcept { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
-// A folder of 10,000 NPY files needs as many descriptors: takes what the hard limit allows.
-bool raise_file_limit() {
-  struct rlimit limit {};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return false;
-  limit.rlim_cur = limit.rlim_max;
-  return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
-}
-
-int open_new(const std::string& path) {
-  while (true) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno == EINTR) {
-      if (fd >= 0) return fd;
-    } else if (errno != EMFILE || !raise_file_limit()) {
-      return -1;
-    }
-  }
-}
-
 int open_unnamed() {
   const char* folder = std::getenv("TMPDIR");
   if (!folder || !*folder) folder = "/tmp";
-  int fd = ::open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  int fd = again([&] { return ::open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); });
   if (fd < 0) {  // a file system without O_TMPFILE
-    std::string path = std::string(folder) + "/wtool-XXXXXX";
-    fd = ::mkostemp(path.data(), O_CLOEXEC);
+    std::string path;
+    fd = again([&] {
+      path = std::string(folder) + "/wtool-XXXXXX";
+      return ::mkostemp(path.data(), O_CLOEXEC);
+    });
     if (fd >= 0) ::unlink(path.c_str());
   }
   if (fd < 0) throw io_error("cannot create a temporary file", folder, errno);
   return fd;
-}
-
-int flush(int fd) {
-  int result = 0;
-  do result = ::fsync(fd);
-  while (result != 0 && errno == EINTR);
-  return result;
-}
-void flush_folder(const fs::path& path) {
-  const Descriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0) throw io_error("cannot open the folder", path.native(), errno);
-  // EINVAL: a file system whose folders can't be flushed.
-  if (flush(folder.get()) != 0 && errno != EINVAL)
-    throw io_error("cannot flush the folder", path.native(), errno);
 }
 
 // '.NAME.wtool-': what comes before the process id. A long name is cut, so that the whole fits.
@@ -125,37 +81,38 @@ std::string staging_prefix(const fs::path& target) {
   return fmt::format(".{}.wtool-", target.filename().native().substr(0, kMostName));
 }
 
-// An open, locked folder; -1 if it is not there, is no folder, or someone else holds it.
-int lock_folder(const fs::path& path, int how) {
-  Descriptor fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (fd.get() < 0) return -1;
-  int result = 0;
-  do result = ::flock(fd.get(), how);
-  while (result != 0 && errno == EINTR);
-  return result == 0 ? fd.release() : -1;
-}
-
 // Removes what killed runs for the same target left. Whoever works in such a folder holds its lock.
 void remove_stale(const fs::path& folder, const std::string& prefix) {
-  std::error_code ignored;
-  for (fs::directory_iterator it(folder, ignored), end; !ignored && it != end;
-       it.increment(ignored)) {
-    const std::string name = it->path().filename().native();
-    if (!name.starts_with(prefix) || !parse_u64(std::string_view(name).substr(prefix.size())))
+  const auto items = items_of(folder);
+  if (!items) return;
+  for (const FolderItem& item : *items) {
+    if (!item.is_folder || !item.name.starts_with(prefix) ||
+        !parse_u64(std::string_view(item.name).substr(prefix.size())))
       continue;
-    const Descriptor lock(lock_folder(it->path(), LOCK_EX | LOCK_NB));
+    const std::string path = folder / item.name;
+    const Descriptor lock(open_folder(path));
+    if (lock.get() < 0 || again([&] { return ::flock(lock.get(), LOCK_EX | LOCK_NB); }) != 0)
+      continue;
     std::error_code best_effort;
-    if (lock.get() >= 0) fs::remove_all(it->path(), best_effort);
+    fs::remove_all(path, best_effort);
   }
 }
 
-bool same_file(int fd, const std::string& path) {
-  struct stat a {
-  }, b{};
-  return ::fstat(fd, &a) == 0 && ::lstat(path.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
-         a.st_ino == b.st_ino;
+// Removes files that we made in `folder`, or such as have their names, and what is empty then. Want
+// of memory may be why we clean up, so none is asked for (a directory_iterator takes 32 KiB): the
+// paths are cut where they are.
+template <class Files>
+void remove_made(Files& files, const std::string& folder) noexcept {
+  for (auto& file : files) {
+    std::string& path = file.path;
+    ::unlink(path.c_str());
+    while (path.size() > folder.size() && path.find('/') != std::string::npos) {
+      path.resize(path.rfind('/'));
+      if (::rmdir(path.c_str()) != 0) break;
+    }
+  }
+  ::rmdir(folder.c_str());
 }
-
 // The last line of defence: whoever made the name up should have refused it already.
 void check_name(const std::string& name) {
   const fs::path path(name);
@@ -167,38 +124,20 @@ void check_name(const std::string& name) {
                 fmt::format("{} is no file name within a folder", wtool::quoted(name)));
 }
 
-// Renames without replacing anything, or says why not in errno.
-int rename_new(const char* from, const char* to, bool is_folder) {
-  if (::renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
-  if (errno != EINVAL && errno != ENOSYS) return -1;
-  // A file system without it. A folder's rename replaces at most an empty folder; a file's would
-  // replace, but a link to it does not.
-  if (!is_folder) {
-    if (::link(from, to) == 0) return ::unlink(from);
-    if (errno != EPERM && errno != ENOTSUP) return -1;
-  }
-  struct stat s {};
-  if (::lstat(to, &s) == 0) {
-    errno = EEXIST;
-    return -1;
-  }
-  return ::rename(from, to);
-}
-
-// Afterwards `from` is at `to`, and what was there is at `from`.
-int swap_names(const std::string& from, const std::string& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return 0;
-  if (errno != EINVAL && errno != ENOSYS) return -1;
-  // A file system without it: in three steps. The name in between is none that a later run removes.
-  const std::string aside = fmt::format("{}.old", from);
-  if (::rename(to.c_str(), aside.c_str()) != 0) return -1;
-  if (::rename(from.c_str(), to.c_str()) != 0) {
-    const int code = errno;
-    ::rename(aside.c_str(), to.c_str());
-    errno = code;
-    return -1;
-  }
-  return ::rename(aside.c_str(), from.c_str());
+// Throws if there are any in `folder`, which is (or was) the target.
+void refuse_strangers(const std::string& folder, std::span<const std::string> names,
+                      const std::string& target) {
+  const auto found = strangers_in(folder, names);
+  if (!found) throw io_error("cannot look into the folder", target, errno);
+  if (found->empty()) return;
+  std::string list;
+  for (std::size_t i = 0; i < std::min(found->size(), kMostNamed); ++i)
+    list += (i == 0 ? "" : ", ") + wtool::quoted((*found)[i]);
+  if (found->size() > kMostNamed) list += fmt::format(" and {} more", found->size() - kMostNamed);
+  throw Error(Fault::Usage,
+              fmt::format("is not replaced, because it holds what would be lost: {}", list))
+      .in(target)
+      .hint("move that away, or write to another folder");
 }
 
 void write_all(int fd, Bytes bytes) {
@@ -222,9 +161,17 @@ OutputSet::OutputSet(std::string target, Kind kind, Existing existing)
 }
 
 OutputSet::~OutputSet() {
-  for (const File& f : files_) ::close(f.fd);
-  std::error_code ignored;
-  if (!staging_.empty()) fs::remove_all(staging_, ignored);
+  for (const File& f : files_)
+    if (f.fd >= 0) ::close(f.fd);
+  if (!staging_.empty()) {
+    remove_made(files_, staging_);
+    try {
+      std::error_code ignored;
+      if (is_there(staging_)) fs::remove_all(staging_, ignored);
+    } catch (const std::bad_alloc&) {
+      // The next run into the same place removes it.
+    }
+  }
   if (lock_ >= 0) ::close(lock_);
 }
 
@@ -277,9 +224,7 @@ void OutputSet::make_staging() {
       if (errno == EEXIST) e.hint("another output of this name is being written");
       throw e;
     }
-    lock_ = lock_folder(name, LOCK_EX);
-    // No lock: a file system that has none. Then nobody can take it for stale either.
-    if (lock_ < 0 || same_file(lock_, name)) {
+    if (lock_staging(name)) {
       staging_ = name;
       return;
     }
@@ -288,36 +233,25 @@ void OutputSet::make_staging() {
   throw Error(Fault::Io, "cannot keep a temporary folder beside it").in(target_);
 }
 
+// False if another run has removed it meanwhile. Without the lock another run would remove it while
+// we write, so what prevents locking is an error.
+bool OutputSet::lock_staging(const std::string& name) {
+  lock_ = open_folder(name);
+  if (lock_ < 0 && errno == ENOENT) return false;
+  if (lock_ >= 0) {
+    if (again([&] { return ::flock(lock_, LOCK_EX); }) == 0) return same_file(lock_, name);
+    // A file system that has no locks. Then nobody can take it for stale either.
+    if (errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL) return true;
+  }
+  const int code = errno;
+  ::rmdir(name.c_str());
+  if (lock_ >= 0) ::close(std::exchange(lock_, -1));
+  throw io_error("cannot lock the temporary folder beside it", target_, code);
+}
+
 void OutputSet::check_replaceable(std::span<const std::string> names) const {
   if (kind_ != Kind::Folder || !replaces_) return;
-  std::unordered_set<std::string> ours;
-  for (const std::string& n : names) {
-    fs::path path = fs::path(n).lexically_normal();
-    ours.insert(path.native());
-    while (path.has_parent_path() && path.has_relative_path())
-      ours.insert((path = path.parent_path()).native() + "/");
-  }
-  std::vector<std::string> in_the_way;
-  try {
-    for (const fs::directory_entry& e : fs::recursive_directory_iterator(final_)) {
-      const std::string name = fs::path(e.path()).lexically_relative(final_).native();
-      const bool is_folder = e.is_directory() && !e.is_symlink();
-      if (!ours.contains(is_folder ? name + "/" : name)) in_the_way.push_back(name);
-    }
-  } catch (const fs::filesystem_error& e) {
-    throw io_error("cannot look into the folder", target_, e.code().value());
-  }
-  if (in_the_way.empty()) return;
-  std::ranges::sort(in_the_way);
-  std::string list;
-  for (std::size_t i = 0; i < std::min(in_the_way.size(), kMostNamed); ++i)
-    list += (i == 0 ? "" : ", ") + wtool::quoted(in_the_way[i]);
-  if (in_the_way.size() > kMostNamed)
-    list += fmt::format(" and {} more", in_the_way.size() - kMostNamed);
-  throw Error(Fault::Usage,
-              fmt::format("is not replaced, because it holds what would be lost: {}", list))
-      .in(target_)
-      .hint("move that away, or write to another folder");
+  refuse_strangers(final_, names, target_);
 }
 
 void OutputSet::check_space(std::uint64_t bytes) const {
@@ -334,25 +268,21 @@ void OutputSet::check_space(std::uint64_t bytes) const {
 std::size_t OutputSet::create(const std::string& name, std::optional<std::uint64_t> bytes) {
   if (kind_ != Kind::Folder && !files_.empty())
     throw Error(Fault::Internal, "a single output takes one file").in(target_);
-  File file;
+  File& file = files_.emplace_back();  // first: what is made from here on is known, and removed
   file.name = name;
   if (kind_ == Kind::Stdout) {
     file.fd = open_unnamed();
   } else {
     if (kind_ == Kind::Folder) check_name(name);
     file.path = fs::path(staging_) / (kind_ == Kind::Folder ? name : "output");
-    std::error_code code;
-    fs::create_directories(fs::path(file.path).parent_path(), code);
-    file.fd = code ? -1 : open_new(file.path);
+    file.fd = make_folders(file.path, staging_.size()) ? open_new(file.path) : -1;
     if (file.fd < 0)
-      throw io_error(fmt::format("cannot create {}", wtool::quoted(name)), target_,
-                     code ? code.value() : errno);
+      throw io_error(fmt::format("cannot create {}", wtool::quoted(name)), target_, errno);
   }
-  File& kept = files_.emplace_back(std::move(file));
   if (!bytes || *bytes == 0) return files_.size() - 1;
-  reserve(kept, *bytes);
-  kept.end = *bytes;
-  kept.arrived = std::make_unique<std::atomic<std::uint32_t>[]>(ceil_div(*bytes, kStretch));
+  reserve(file, *bytes);
+  file.end = *bytes;
+  file.arrived = std::make_unique<std::atomic<std::uint32_t>[]>(ceil_div(*bytes, kStretch));
   return files_.size() - 1;
 }
 
@@ -365,13 +295,10 @@ void OutputSet::reserve(const File& file, std::uint64_t bytes) const {
   if (bytes > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) throw refuse(EFBIG);
   const auto size = static_cast<off_t>(bytes);
   // Not posix_fallocate(): where the file system can't reserve, it would write a byte per block.
-  int code = 0;
-  do code = ::fallocate(file.fd, 0, 0, size) == 0 ? 0 : errno;
-  while (code == EINTR);
-  if (code == 0) return;
-  if (code != EOPNOTSUPP && code != ENOSYS && code != EINVAL) throw refuse(code);
+  if (again([&] { return ::fallocate(file.fd, 0, 0, size); }) == 0) return;
+  if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) throw refuse(errno);
   check_space(bytes);
-  if (::ftruncate(file.fd, size) != 0) throw refuse(errno);
+  if (again([&] { return ::ftruncate(file.fd, size); }) != 0) throw refuse(errno);
 }
 
 void OutputSet::check_within(const File& file, std::uint64_t offset, std::uint64_t bytes) const {
@@ -466,7 +393,11 @@ void OutputSet::commit() {
   keep_modes();
   flush_files();
   put_in_place();
-  flush_folder(folder_of(final_));
+  // What was replaced goes only when the new name is safe: else a power failure could cost both.
+  const int code = flush_folder(folder_of(final_));
+  if (code != 0)
+    throw io_error("is in place, but its folder cannot be flushed to the disk", target_, code);
+  remove_staging();
 }
 
 // What replaces a file has its mode; the same for a folder and the files in it.
@@ -506,11 +437,23 @@ void OutputSet::flush_files() const {
   std::unordered_set<std::string> folders;
   for (const File& f : files_) folders.insert(fs::path(f.path).parent_path().native());
   folders.insert(staging_);
-  for (const std::string& f : folders) flush_folder(f);
+  for (const std::string& f : folders)
+    if (const int code = flush_folder(f); code != 0)
+      throw io_error("cannot flush its folder to the disk", target_, code);
 }
 
 void OutputSet::put_in_place() {
+  // Another may have cleaned up, or moved things, where we write.
+  const auto gone = [&](const File& f) { return !same_file(f.fd, f.path); };
+  if (!same_file(lock_, staging_) || std::ranges::any_of(files_, gone))
+    throw Error(Fault::Io, "what was written beside it was removed or exchanged by another")
+        .in(target_);
   const bool is_folder = kind_ == Kind::Folder;
+  // What is to be replaced gets the name of a temporary folder: locked, no other run removes it.
+  Descriptor replaced(is_folder && replaces_ ? open_folder(final_) : -1);
+  if (is_folder && replaces_ && replaced.get() < 0)
+    throw io_error("cannot open the folder to be replaced", target_, errno);
+  if (replaced.get() >= 0) again([&] { return ::flock(replaced.get(), LOCK_EX | LOCK_NB); });
   const std::string& from = is_folder ? staging_ : files_[0].path;
   int result = 0;
   if (!replaces_)
@@ -524,11 +467,27 @@ void OutputSet::put_in_place() {
     if (code == EEXIST || code == ENOTEMPTY) throw exists(target_);
     throw io_error("cannot give the finished output its name", target_, code);
   }
-  if (is_folder && !replaces_) return staging_.clear();  // it is the output now
-  std::error_code code;
+  if (!is_folder) return;
+  if (!replaces_) return staging_.clear();  // it is the output now
+  ::close(std::exchange(lock_, replaced.release()));
+  // Since we looked, another may have put something into the folder: flushing takes its time.
+  std::vector<std::string> names;
+  for (const File& f : files_) names.push_back(f.name);
+  try {
+    refuse_strangers(staging_, names, target_);
+  } catch (...) {
+    if (swap_names(staging_, final_) != 0) staging_.clear();  // better left over than lost
+    throw;
+  }
+}
+
+void OutputSet::remove_staging() {
+  if (staging_.empty()) return;
   const std::string left = std::exchange(staging_, {});
-  fs::remove_all(left, code);
-  if (code)
+  remove_made(files_, left);
+  std::error_code code;
+  if (is_there(left)) fs::remove_all(left, code);
+  if (code && is_there(left))
     throw io_error(fmt::format("is in place, but {} cannot be removed", wtool::quoted(left)),
                    target_, code.value());
 }
