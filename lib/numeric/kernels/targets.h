@@ -39,12 +39,18 @@
 
 #if defined(__x86_64__)
 #define HWY_BASELINE_TARGETS HWY_SSE4
+#if defined(WTOOL_FEWER_TARGETS)  // what sanitizers look at: half the time to compile
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3 | HWY_AVX3_DL)
+#define WTOOL_WIDEST N_AVX2
+#else
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+#define WTOOL_WIDEST N_AVX3
+#endif
 // The table of simd_level()'s target. `kernels` has static storage in each target's namespace.
-#define WTOOL_CHOOSE(scalar, kernels)                                            \
-  (::wtool::simd_level() == ::wtool::Simd::Avx512     ? ::wtool::N_AVX3::kernels \
-   : ::wtool::simd_level() == ::wtool::Simd::Avx2     ? ::wtool::N_AVX2::kernels \
-   : ::wtool::simd_level() == ::wtool::Simd::Baseline ? ::wtool::N_SSE4::kernels \
+#define WTOOL_CHOOSE(scalar, kernels)                                                  \
+  (::wtool::simd_level() == ::wtool::Simd::Avx512     ? ::wtool::WTOOL_WIDEST::kernels \
+   : ::wtool::simd_level() == ::wtool::Simd::Avx2     ? ::wtool::N_AVX2::kernels       \
+   : ::wtool::simd_level() == ::wtool::Simd::Baseline ? ::wtool::N_SSE4::kernels       \
                                                       : (scalar))
 #else
 #define HWY_COMPILE_ONLY_STATIC
