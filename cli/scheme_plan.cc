@@ -40,12 +40,6 @@ std::string text_of(const SchemeOptions& o) {
                       : fmt::format("int{} (group {}{})", o.bits, o.group, zeros);
 }
 
-// All that a config says of them.
-bool same_options(const SchemeOptions& a, const SchemeOptions& b) {
-  return a.levels == b.levels && a.bits == b.bits && a.group == b.group &&
-         a.asymmetric == b.asymmetric && a.block == b.block && a.activations == b.activations;
-}
-
 void SchemePlan::share(std::span<const std::uint32_t> tensors, const SchemeOptions& options) {
   if (!scheme_.measure) return;
   std::map<std::string, std::vector<std::uint32_t>> sets;
@@ -89,8 +83,8 @@ std::optional<std::string> SchemePlan::add(const LogicalTensor& tensor, const Ch
 }
 
 void SchemePlan::add_to_group(const SchemeOptions& options, std::string module) {
-  auto it = std::ranges::find_if(
-      groups_, [&](const ConfigGroup& g) { return same_options(g.options, options); });
+  auto it = std::ranges::find_if(groups_,
+                                 [&](const ConfigGroup& g) { return alike(g.options, options); });
   if (it == groups_.end()) it = groups_.insert(groups_.end(), {options, {}});
   it->modules.push_back(std::move(module));
 }

@@ -47,6 +47,5 @@ class SchemePlan {
 };
 
 std::string text_of(const SchemeOptions& options);  // "int4 (group 128)"
-bool same_options(const SchemeOptions& a, const SchemeOptions& b);
 
 }  // namespace wtool

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/schemes/awq.h"
+#include "formats/schemes/written.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 
@@ -89,12 +90,7 @@ std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& op
 }
 
 void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan) {
-  for (const Target& t : targets) {
-    if (const auto why = refuses(*t.values, options))
-      throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
-    plan.steps.push_back(integer_step(t, integer_coding(options, DType::F16, t.values->dtype()),
-                                      layout(integer_shape(*t.values, options, DType::F16))));
-  }
+  encode_as_integers(targets, options, refuses, layout, plan);
 }
 
 std::string config(std::span<const ConfigGroup> groups, std::span<const std::string> kept) {
@@ -126,11 +122,7 @@ std::string config(std::span<const ConfigGroup> groups, std::span<const std::str
   out["zero_point"] = true;
   out["version"] = "gemm";
   out["modules_to_not_convert"] = std::vector<std::string>(kept.begin(), kept.end());
-  try {
-    return out.dump();
-  } catch (const Json::exception&) {
-    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
-  }
+  return json_text(out);
 }
 
 }  // namespace wtool::awq

@@ -417,11 +417,7 @@ std::string config(std::span<const ConfigGroup> groups, std::span<const std::str
   out["bnb_4bit_use_double_quant"] = groups.front().options.nested;
   out["bnb_4bit_compute_dtype"] = "bfloat16";
   out["bnb_4bit_quant_storage"] = "uint8";
-  try {
-    return out.dump();
-  } catch (const Json::exception&) {
-    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
-  }
+  return json_text(out);
 }
 
 }  // namespace wtool::bitsandbytes

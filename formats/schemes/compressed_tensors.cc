@@ -61,10 +61,6 @@ void encode(std::span<const Target> targets, const SchemeOptions& options, Plan&
   for (const Target& t : targets) {
     if (const auto why = refuses(*t.values, options))
       throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
-    if (!t.name.ends_with(kWeight))
-      throw Error(Fault::Usage, fmt::format("tensor {}: only names that end in '{}' can be stored "
-                                            "as compressed-tensors",
-                                            quoted(t.name), kWeight));
     if (options.levels == Levels::Integers) {
       plan.steps.push_back(integer_step(t, options));
       continue;

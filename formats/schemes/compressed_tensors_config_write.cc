@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/schemes/compressed_tensors.h"
+#include "formats/schemes/written.h"
 #include "lib/base/error.h"
 
 namespace wtool::compressed_tensors {
@@ -100,11 +101,7 @@ std::string config(std::span<const ConfigGroup> groups, std::span<const std::str
   out["kv_cache_scheme"] = nullptr;
   out["ignore"] = std::vector<std::string>(kept.begin(), kept.end());
   out["config_groups"] = groups_json(groups, mixed);
-  try {
-    return out.dump();
-  } catch (const Json::exception&) {
-    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
-  }
+  return json_text(out);
 }
 
 }  // namespace wtool::compressed_tensors

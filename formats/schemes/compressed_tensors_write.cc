@@ -13,9 +13,6 @@
 namespace wtool::compressed_tensors {
 namespace {
 
-std::string module_of(const Target& t) {
-  return std::string(without(t.name, kWeight));
-}
 bool is_narrow(DType type) {
   return type == DType::BF16 || type == DType::F16;
 }
@@ -41,7 +38,7 @@ struct Integers {
   }
 
   std::vector<OutTensor> outputs() const {
-    const std::string module = module_of(target);
+    const std::string module = module_of(target.name);
     const OutTensor scale{module + std::string(kScale), how.scale, {whole.rows, groups()}};
     if (!how.packed) return {{target.name, DType::I8, {whole.rows, whole.cols}}, scale};
     std::vector<OutTensor> out{
@@ -117,7 +114,7 @@ std::unique_ptr<Step> integer_step(const Target& target, const SchemeOptions& op
 }
 
 FloatNames float_names(const Target& target, const SchemeOptions& options) {
-  const std::string module = module_of(target);
+  const std::string module = module_of(target.name);
   const bool four = options.levels == Levels::Nvfp4 || options.levels == Levels::Mxfp4;
   return {four ? module + std::string(kPacked) : target.name, module + std::string(kScale),
           module + std::string(kGlobalScale)};

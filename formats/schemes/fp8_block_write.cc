@@ -8,12 +8,6 @@
 #include "lib/base/text.h"
 
 namespace wtool::fp8 {
-namespace {
-
-constexpr std::string_view kWeight = ".weight";
-
-}  // namespace
-
 std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& options) {
   if (options.levels != Levels::Fp8 || !options.block)
     return "the fp8 scheme has e4m3 in blocks of 128 x 128: --fp8 --block";
@@ -24,12 +18,9 @@ void encode(std::span<const Target> targets, const SchemeOptions& options, Plan&
   for (const Target& t : targets) {
     if (const auto why = refuses(*t.values, options))
       throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
-    if (!t.name.ends_with(kWeight))
-      throw Error(Fault::Usage, fmt::format("tensor {}: only names that end in '{}' can be stored "
-                                            "as fp8",
-                                            quoted(t.name), kWeight));
     plan.steps.push_back(float_step(
-        t, options, {.codes = t.name, .scale = t.name + "_scale_inv", .wide_scales = true}));
+        t, options,
+        {.codes = t.name, .scale = module_of(t.name) + ".weight_scale_inv", .wide_scales = true}));
   }
 }
 
@@ -44,11 +35,7 @@ std::string config(std::span<const ConfigGroup> groups, std::span<const std::str
   out["weight_block_size"] = {kFp8Block, kFp8Block};
   out["modules_to_not_convert"] = modules;
   out["ignored_layers"] = modules;
-  try {
-    return out.dump();
-  } catch (const nlohmann::ordered_json::exception&) {
-    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
-  }
+  return json_text(out);
 }
 
 }  // namespace wtool::fp8

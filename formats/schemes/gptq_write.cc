@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/schemes/gptq.h"
+#include "formats/schemes/written.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/kernels/groups.h"
@@ -112,12 +113,7 @@ std::optional<std::string> refuses(const Tensor& tensor, const SchemeOptions& op
 }
 
 void encode(std::span<const Target> targets, const SchemeOptions& options, Plan& plan) {
-  for (const Target& t : targets) {
-    if (const auto why = refuses(*t.values, options))
-      throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
-    plan.steps.push_back(integer_step(t, integer_coding(options, DType::F16, t.values->dtype()),
-                                      layout(integer_shape(*t.values, options, DType::F16))));
-  }
+  encode_as_integers(targets, options, refuses, layout, plan);
 }
 
 // The first group's numbers are everybody's; modules of the others have theirs in 'dynamic'.
@@ -152,11 +148,7 @@ std::string config(std::span<const ConfigGroup> groups, std::span<const std::str
   for (const ConfigGroup& g : groups)
     for (const std::string& module : g.modules)
       if (module == "lm_head") out["lm_head"] = true;
-  try {
-    return out.dump();
-  } catch (const Json::exception&) {
-    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
-  }
+  return json_text(out);
 }
 
 }  // namespace wtool::gptq

@@ -115,6 +115,17 @@ std::unique_ptr<Step> integer_step(const Target& target, const IntegerCoding& ho
            Drift& drift, Scratch& scratch) { q->encode(box, source, out, drift, scratch); }});
 }
 
+void encode_as_integers(std::span<const Target> targets, const SchemeOptions& options,
+                        std::optional<std::string> (*refuses)(const Tensor&, const SchemeOptions&),
+                        IntegerLayoutPtr (*layout)(const IntegerShape&), Plan& plan) {
+  for (const Target& t : targets) {
+    if (const auto why = refuses(*t.values, options))
+      throw Error(Fault::Usage, *why).in(fmt::format("tensor {}", quoted(t.name)));
+    plan.steps.push_back(integer_step(t, integer_coding(options, DType::F16, t.values->dtype()),
+                                      layout(integer_shape(*t.values, options, DType::F16))));
+  }
+}
+
 std::optional<std::string> refuses_as_integers(const Tensor& tensor, const SchemeOptions& options) {
   if (options.levels != Levels::Integers) return "only integers are written so";
   if (options.activations) return "engines take it for weights alone, with 16-bit activations";
@@ -138,14 +149,6 @@ IntegerShape integer_shape(const Tensor& tensor, const SchemeOptions& options, D
           .bits = options.bits,
           .scale = scale,
           .zero_points = options.asymmetric};
-}
-
-std::string module_of(std::string_view weight) {
-  constexpr std::string_view kWeight = ".weight";
-  if (weight.ends_with(kWeight))
-    return std::string(weight.substr(0, weight.size() - kWeight.size()));
-  throw Error(Fault::Usage, fmt::format("only names that end in '{}' can be stored so", kWeight))
-      .in(fmt::format("tensor {}", quoted(weight)));
 }
 
 namespace {

@@ -56,10 +56,14 @@ Tiling box_tiling(const Box& whole, std::uint64_t wide);  // of pieces of `wide`
 std::unique_ptr<Step> integer_step(const Target& target, const IntegerCoding& how,
                                    IntegerLayoutPtr layout);
 
+// A step for each target, with f16 scales. Throws Usage at one that is refused.
+void encode_as_integers(std::span<const Target> targets, const SchemeOptions& options,
+                        std::optional<std::string> (*refuses)(const Tensor&, const SchemeOptions&),
+                        IntegerLayoutPtr (*layout)(const IntegerShape&), Plan& plan);
+
 // What all such writers ask of a tensor and its groups, or why not.
 std::optional<std::string> refuses_as_integers(const Tensor& tensor, const SchemeOptions& options);
 IntegerShape integer_shape(const Tensor& tensor, const SchemeOptions& options, DType scale);
-std::string module_of(std::string_view weight);  // throws Usage if it does not end in '.weight'
 
 // ---- pieces of layouts
 

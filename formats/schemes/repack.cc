@@ -8,6 +8,7 @@
 #include "formats/schemes/awq.h"
 #include "formats/schemes/compressed_tensors.h"
 #include "formats/schemes/gptq.h"
+#include "formats/schemes/written.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/codec.h"

@@ -5,7 +5,9 @@
 #include <limits>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
+#include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/float_codes.h"
 
@@ -20,6 +22,22 @@ std::optional<std::string> refuses_source(const Tensor& tensor) {
                        tensor.shape().size());
   if (tensor.elements() == 0) return fmt::format("{} is empty", to_text(tensor.shape()));
   return std::nullopt;
+}
+
+std::string module_of(std::string_view weight) {
+  constexpr std::string_view kWeight = ".weight";
+  if (weight.ends_with(kWeight))
+    return std::string(weight.substr(0, weight.size() - kWeight.size()));
+  throw Error(Fault::Usage, fmt::format("only names that end in '{}' can be stored so", kWeight))
+      .in(fmt::format("tensor {}", quoted(weight)));
+}
+
+std::string json_text(const nlohmann::ordered_json& config) {
+  try {
+    return config.dump();
+  } catch (const nlohmann::ordered_json::exception&) {
+    throw Error(Fault::BadFile, "a module name that is not UTF-8 cannot be written to JSON");
+  }
 }
 
 std::span<const float> importance_of(const Target& t, const Box& box, Scratch::Frame& frame) {

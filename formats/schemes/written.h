@@ -4,8 +4,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "lib/model/model.h"
 #include "lib/numeric/steps.h"
@@ -21,6 +24,9 @@ inline Span rows_span(std::uint32_t output, std::uint64_t row, std::uint64_t row
 
 // Why a tensor is no weight to quantise, in any scheme: its type, its dimensions, no elements.
 std::optional<std::string> refuses_source(const Tensor& tensor);
+std::string module_of(std::string_view weight);  // throws Usage if it does not end in '.weight'
+// A configuration as text; throws BadFile at names that are not UTF-8.
+std::string json_text(const nlohmann::ordered_json& config);
 
 // The importance of a box's columns, or nothing.
 std::span<const float> importance_of(const Target& target, const Box& box, Scratch::Frame& frame);

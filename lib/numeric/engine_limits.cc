@@ -117,11 +117,6 @@ void floats(const EngineModule& m, Lines& lines) {
               m.name);
 }
 
-bool alike(const SchemeOptions& a, const SchemeOptions& b) {
-  return a.levels == b.levels && a.bits == b.bits && a.group == b.group &&
-         a.asymmetric == b.asymmetric && a.block == b.block && a.activations == b.activations;
-}
-
 // Members that are quantised in different ways, or of which some are left.
 void fused_sets(std::span<const EngineModule> modules, std::span<const std::string> kept,
                 Lines& lines) {
@@ -143,6 +138,11 @@ void fused_sets(std::span<const EngineModule> modules, std::span<const std::stri
 }
 
 }  // namespace
+
+bool alike(const SchemeOptions& a, const SchemeOptions& b) {
+  return a.levels == b.levels && a.bits == b.bits && a.group == b.group &&
+         a.asymmetric == b.asymmetric && a.block == b.block && a.activations == b.activations;
+}
 
 std::optional<FusedSet> fused_set(std::string_view module) {
   const auto dot = module.rfind('.');

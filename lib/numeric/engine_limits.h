@@ -13,6 +13,9 @@
 // packed_modules_mapping and fp8 block checks, llm-compressor's table of compute capabilities.
 namespace wtool {
 
+// All that a configuration says of weights: two that agree may share its entry.
+bool alike(const SchemeOptions& a, const SchemeOptions& b);
+
 struct EngineModule {
   std::string name;  // "model.layers.0.mlp.up_proj"
   std::uint64_t outputs = 0, inputs = 0;

@@ -9,7 +9,7 @@
 namespace wtool {
 namespace {
 
-// In double, stripe by stripe: what the columns' importance makes of the errors.
+// What the columns' importance makes of the errors: in double, one element after another.
 void add_weighted(const IntegerCoding& how, std::uint64_t rows, std::uint64_t cols,
                   std::span<const float> in, std::span<const float> importance,
                   const GroupChoices& choice, Drift& drift) {

@@ -39,7 +39,7 @@
 
 #if defined(__x86_64__)
 #define HWY_BASELINE_TARGETS HWY_SSE4
-#if defined(WTOOL_FEWER_TARGETS)  // what sanitizers look at: half the time to compile
+#if defined(WTOOL_FEWER_TARGETS)  // for sanitizers: less to compile
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3 | HWY_AVX3_DL)
 #define WTOOL_WIDEST N_AVX2
 #else
