@@ -1,4 +1,4 @@
-# Installation, man pages, schemas.
+# Installation, man pages, schemas, hardening.
 find_package(Python3 COMPONENTS Interpreter)
 
 add_test(NAME cli.install COMMAND sh ${CMAKE_CURRENT_LIST_DIR}/cli/install_test.sh
@@ -14,3 +14,8 @@ if(Python3_FOUND)
   set_tests_properties(cli.options_drift cli.schema PROPERTIES LABELS cli TIMEOUT 120)
 endif()
 set_tests_properties(cli.install cli.man_lint PROPERTIES LABELS cli TIMEOUT 120)
+if(NOT WTOOL_SANITIZE)
+  add_test(NAME cli.hardening COMMAND ${Python3_EXECUTABLE}
+    ${CMAKE_CURRENT_LIST_DIR}/cli/hardening_test.py $<TARGET_FILE:wtool> ${CMAKE_CXX_COMPILER})
+  set_tests_properties(cli.hardening PROPERTIES LABELS cli TIMEOUT 120 SKIP_RETURN_CODE 77)
+endif()
