@@ -1,6 +1,7 @@
 // GGUF: magic, version, counts; metadata as key, type, value; the table of tensors; padding; then
 // each tensor's bytes, padded to the alignment. Where llama.cpp's reader (gguf.cpp) accepts what is
 // refused here, the rule is forgivable.
+#include <array>
 #include <cstring>
 #include <unordered_set>
 #include <utility>
@@ -14,14 +15,35 @@
 namespace wtool {
 namespace {
 
-constexpr Rule kMagic{"gguf.magic"}, kVersion{"gguf.version"}, kCount{"gguf.count"},
-    kCut{"gguf.truncated"}, kString{"gguf.string"}, kKey{"gguf.key"},
-    kKeyText{"gguf.key-text", true}, kKeyTwice{"gguf.kv-duplicate"}, kValueType{"gguf.value-type"},
-    kBool{"gguf.bool", true}, kArray{"gguf.array"}, kNested{"gguf.array-nested"},
-    kAlignment{"gguf.alignment"}, kName{"gguf.name"}, kNameText{"gguf.name-text", true},
-    kDims{"gguf.dims"}, kEmpty{"gguf.dim-zero", true}, kOverflow{"gguf.overflow"},
-    kType{"gguf.type"}, kRow{"gguf.row"}, kOffset{"gguf.offset"}, kData{"gguf.data-truncated"},
-    kTrailing{"gguf.trailing", true}, kSplit{"gguf.split"};
+constexpr Rule kMagic{"gguf.magic", "the file begins with 'GGUF'"},
+    kVersion{"gguf.version", "the version is 1, 2 or 3, and 3 in big-endian files"},
+    kCount{"gguf.count", "so many keys and tensors can lie in the file"},
+    kCut{"gguf.truncated", "the header is all there"},
+    kString{"gguf.string", "strings lie in the file and have at most 2^30 bytes"},
+    kKey{"gguf.key", "keys are not empty"},
+    kKeyText{"gguf.key-text", "keys are UTF-8 without zero bytes, of at most 65,535 bytes", true},
+    kKeyTwice{"gguf.kv-duplicate", "no key appears twice"},
+    kValueType{"gguf.value-type", "value types are 0 to 12"},
+    kBool{"gguf.bool", "a bool is 0 or 1", true},
+    kArray{"gguf.array",
+           "arrays have a known type, lie in the file and have at most 2^30 elements"},
+    kNested{"gguf.array-nested", "no array holds arrays"},
+    kAlignment{"gguf.alignment", "general.alignment is a power of two of type u32"},
+    kName{"gguf.name", "tensor names have at most 63 bytes"},
+    kNameText{"gguf.name-text", "tensor names are UTF-8, not empty, without zero bytes", true},
+    kDims{"gguf.dims", "a tensor has at most 4 dimensions, each below 2^63"},
+    kEmpty{"gguf.dim-zero", "no dimension is 0", true},
+    kOverflow{"gguf.overflow", "elements and bytes of a tensor can be counted in 64 bits"},
+    kType{"gguf.type", "tensor types are those of ggml"},
+    kRow{"gguf.row", "rows are a multiple of the type's block"},
+    kOffset{"gguf.offset", "each tensor begins at the padded end of the one before it"},
+    kData{"gguf.data-truncated", "all the data that the header describes is there"},
+    kTrailing{"gguf.trailing", "nothing but padding follows the last tensor", true},
+    kSplit{"gguf.split", "the numbers of a split file are possible"};
+constexpr std::array<const Rule*, 24> kRules{
+    &kMagic,     &kVersion,  &kCount, &kCut,    &kString,    &kKey,  &kKeyText,  &kKeyTwice,
+    &kValueType, &kBool,     &kArray, &kNested, &kAlignment, &kName, &kNameText, &kDims,
+    &kEmpty,     &kOverflow, &kType,  &kRow,    &kOffset,    &kData, &kTrailing, &kSplit};
 
 constexpr std::string_view kShortHint = "was the download cut short?";
 
@@ -165,7 +187,7 @@ class Reader {
   void report(const Rule& rule, std::uint64_t place, std::string text, std::string hint = {}) {
     faults_.report(rule, where(), place, std::move(text), std::move(hint));
   }
-  std::string where() const;
+  Place where() const;
 
   const Source& source_;
   Cursor in_;
@@ -197,11 +219,11 @@ class Reader {
   } subject_;
 };
 
-std::string Reader::where() const {
+Place Reader::where() const {
   const Subject& s = subject_;
   if (s.kind.empty()) return source_.name();
-  if (!s.name.empty()) return fmt::format("{}: {} {}", source_.name(), s.kind, quoted(s.name));
-  return fmt::format("{}: {} {} of {}", source_.name(), s.kind, s.number, s.of);
+  if (!s.name.empty()) return {source_.name(), std::string(s.kind), s.name};
+  return {source_.name(), fmt::format("{} {} of {}", s.kind, s.number, s.of)};
 }
 
 bool Reader::there(std::uint64_t n, std::string_view what) {
@@ -524,7 +546,8 @@ void Reader::judge(const Info& i) {
     type = type_of_tensor(i);
     if (type) bytes = bytes_of(i, *type, shape);
   }
-  if (!offset_fits(i, bytes) || !bytes) return;
+  if (!offset_fits(i, bytes) || !bytes)
+    return faults_.lose(source_.name(), i.name, bytes.value_or(0), 0);
   TensorEntry t;
   t.name = i.name;
   t.shape = shape;
@@ -727,9 +750,12 @@ const Format kGguf{
     .name = "gguf",
     .summary = "llama.cpp's format: weights, typed metadata, block types",
     .suffixes = kSuffixes,
+    .rules = kRules,
     .detect = detect,
     .read = read,
     .siblings = siblings,
+    .review = review_gguf,
+    .review_rules = gguf_review_rules(),
     .refuses = gguf_refuses,
     .refuses_meta = gguf_refuses_meta,
     .layout = gguf_layout,

@@ -75,4 +75,8 @@ std::string gguf_shard_name(std::string_view stem, std::size_t i, std::size_t co
 Metadata gguf_shard_meta(const Metadata& meta, std::size_t i, std::size_t count,
                          std::size_t all_tensors);
 
+// What a checker tells of a sound file (gguf_review.cc).
+void review_gguf(const Catalog& catalog, bool deep, Diagnostics& faults);
+RuleList gguf_review_rules() noexcept;
+
 }  // namespace wtool

@@ -23,10 +23,17 @@
 namespace wtool {
 namespace {
 
-constexpr Rule kEntries{"imatrix.entries"}, kCut{"imatrix.truncated"}, kName{"imatrix.name"},
-    kNameText{"imatrix.name-text", true}, kCalls{"imatrix.calls", true}, kValues{"imatrix.values"},
-    kChunks{"imatrix.chunks", true}, kDataset{"imatrix.dataset"},
-    kTrailing{"imatrix.trailing-bytes", true};
+constexpr Rule kEntries{"imatrix.entries", "so many entries can lie in the file"},
+    kCut{"imatrix.truncated", "the file is all there"},
+    kName{"imatrix.name", "names of entries lie in the file"},
+    kNameText{"imatrix.name-text", "names of entries are text", true},
+    kCalls{"imatrix.calls", "entries count their calls", true},
+    kValues{"imatrix.values", "values of entries lie in the file"},
+    kChunks{"imatrix.chunks", "the number of chunks is not negative", true},
+    kDataset{"imatrix.dataset", "the name of the data lies in the file"},
+    kTrailing{"imatrix.trailing-bytes", "nothing follows the name of the data", true};
+constexpr std::array<const Rule*, 9> kRules{&kEntries, &kCut,    &kName,    &kNameText, &kCalls,
+                                            &kValues,  &kChunks, &kDataset, &kTrailing};
 
 constexpr std::uint64_t kNumber = 4, kEntryHead = 3 * kNumber;  // length, calls, values
 constexpr std::uint64_t kLeastEntry = kEntryHead + 1 + sizeof(float);
@@ -144,10 +151,12 @@ class Reader {
   std::optional<std::string> dataset();
 
   void report(const Rule& rule, std::uint64_t place, std::string text) {
-    const std::string where = weight_.empty()
-                                  ? number_ ? fmt::format("{}: entry {}", name_, number_) : name_
-                                  : fmt::format("{}: entry {}", name_, quoted(weight_));
-    faults_.report(rule, where, place, std::move(text));
+    Place where(name_);
+    if (!weight_.empty())
+      where = {name_, "entry", weight_};
+    else if (number_ != 0)
+      where = {name_, fmt::format("entry {}", number_)};
+    faults_.report(rule, std::move(where), place, std::move(text));
   }
   bool get(std::int64_t& out, std::string_view what) {
     if (in_.left() < kNumber) {
@@ -455,6 +464,7 @@ const Format kImatrixDat{.name = "imatrix",
                          .summary = "llama.cpp's importance matrix in its older form, imatrix.dat",
                          .suffixes = kSuffixes,
                          .companion = true,
+                         .rules = kRules,
                          .detect = detect,
                          .read = read,
                          .refuses = refuses,

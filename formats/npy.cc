@@ -25,8 +25,14 @@ constexpr std::size_t kMaxRank = 32;  // numpy 1's limit, so that every numpy re
 // Ours. numpy reads 10,000 unless asked; only records with very many fields need more.
 constexpr std::uint64_t kMaxHeader = std::uint64_t{1} << 20;
 
-constexpr Rule kShort{"npy.short"}, kVersion{"npy.version"}, kHeaderSize{"npy.header-size"},
-    kHeader{"npy.header"}, kDescr{"npy.descr"}, kTrailing{"npy.trailing-bytes", true};
+constexpr Rule kShort{"npy.short", "the file's beginning is all there"},
+    kVersion{"npy.version", "the version is 1.0, 2.0 or 3.0"},
+    kHeaderSize{"npy.header-size", "the header lies in the file and is within wtool's limit"},
+    kHeader{"npy.header", "the header is a dict of descr, fortran_order and shape, each once"},
+    kDescr{"npy.descr", "the element type is known"},
+    kTrailing{"npy.trailing-bytes", "nothing follows the array", true};
+constexpr std::array<const Rule*, 6> kRules{&kShort,  &kVersion, &kHeaderSize,
+                                            &kHeader, &kDescr,   &kTrailing};
 
 struct Header {
   std::string descr;
@@ -397,6 +403,7 @@ const Format kNpy{.name = "npy",
                   .summary = "NumPy's array file: one tensor",
                   .suffixes = kSuffixes,
                   .one_tensor = true,
+                  .rules = kRules,
                   .detect = detect,
                   .read = read,
                   .refuses = refuses,

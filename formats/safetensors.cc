@@ -25,14 +25,33 @@ constexpr std::size_t kMaxFindings = 1000;
 
 constexpr std::string_view kMetadataName = "__metadata__";
 
-constexpr Rule kLength{"safetensors.length"}, kJson{"safetensors.json"},
-    kEntry{"safetensors.entry"}, kUnknownMember{"safetensors.unknown-member", true},
-    kDtype{"safetensors.dtype"}, kShape{"safetensors.shape"}, kOffsets{"safetensors.offsets"},
-    kOverlap{"safetensors.overlap"}, kHole{"safetensors.hole"}, kTruncated{"safetensors.truncated"},
-    kTrailing{"safetensors.trailing"}, kMetadata{"safetensors.metadata"},
-    kMetadataNull{"safetensors.metadata-null", true},
-    kMetadataTwice{"safetensors.metadata-duplicate", true},
-    kTypedMetadata{"safetensors.gguf-metadata", true}, kLimit{"safetensors.limit"};
+constexpr Rule kLength{
+    "safetensors.length",
+    "the file begins with the length of a header that fits it, of at most 100,000,000 bytes"},
+    kJson{"safetensors.json", "the header is one JSON object in UTF-8"},
+    kEntry{"safetensors.entry",
+           "a tensor is described by dtype, shape and data_offsets, each once"},
+    kUnknownMember{"safetensors.unknown-member", "a tensor's description has no other members",
+                   true},
+    kDtype{"safetensors.dtype", "dtypes are those of the format"},
+    kShape{"safetensors.shape", "a shape is an array of unsigned 64-bit integers"},
+    kOffsets{"safetensors.offsets",
+             "data_offsets are two unsigned 64-bit integers, the end not before the begin"},
+    kOverlap{"safetensors.overlap", "no two tensors share bytes"},
+    kHole{"safetensors.hole", "tensors follow each other without holes"},
+    kTruncated{"safetensors.truncated", "all the data that the header describes is there"},
+    kTrailing{"safetensors.trailing", "nothing follows the last tensor"},
+    kMetadata{"safetensors.metadata",
+              "'__metadata__' is there at most once, a map from strings to strings"},
+    kMetadataNull{"safetensors.metadata-null", "'__metadata__' is not null", true},
+    kMetadataTwice{"safetensors.metadata-duplicate", "no metadata key appears twice", true},
+    kTypedMetadata{"safetensors.gguf-metadata",
+                   "typed metadata kept from GGUF is as wtool writes it", true},
+    kLimit{"safetensors.limit", "tensors, dimensions and metadata keys stay within wtool's limits"};
+constexpr std::array<const Rule*, 16> kRules{
+    &kLength,       &kJson,          &kEntry,         &kUnknownMember, &kDtype,    &kShape,
+    &kOffsets,      &kOverlap,       &kHole,          &kTruncated,     &kTrailing, &kMetadata,
+    &kMetadataNull, &kMetadataTwice, &kTypedMetadata, &kLimit};
 
 struct Name {
   DType type;
@@ -188,6 +207,7 @@ class HeaderReader {
     DType dtype;
   };
 
+  void read_entries();
   void metadata();
   void metadata_values();
   void restore_metadata(std::span<char> typed);
@@ -199,6 +219,7 @@ class HeaderReader {
   void collect(const Found& f);
   void place_all();
   void place(const Found& f, const Found* before);
+  void lose(const Found& f);
   void check_coverage(std::uint64_t past_end);
 
   std::string_view name_of(const Found& f) const { return {text_.data() + f.name_at, f.name_size}; }
@@ -206,7 +227,7 @@ class HeaderReader {
   std::uint64_t place_of(std::string_view name) const {
     return 7 + static_cast<std::uint64_t>(name.data() - text_.data());
   }
-  bool fault(const Rule& rule, std::string where, std::uint64_t at, std::string text,
+  bool fault(const Rule& rule, Place where, std::uint64_t at, std::string text,
              std::string hint = {});
   bool fault_in_tensor(const Rule& rule, std::string text, std::string hint = {});
 
@@ -229,21 +250,32 @@ class HeaderReader {
 };
 
 // Always false, for `return fault(…)`. In a file with very many faults the rest is left unread.
-bool HeaderReader::fault(const Rule& rule, std::string where, std::uint64_t at, std::string text,
+bool HeaderReader::fault(const Rule& rule, Place where, std::uint64_t at, std::string text,
                          std::string hint) {
   faults_.report(rule, std::move(where), at, std::move(text), std::move(hint));
-  if (faults_.findings().size() >= kMaxFindings && !std::exchange(stopped_, true))
+  if (faults_.count() >= kMaxFindings && !std::exchange(stopped_, true))
     faults_.note(file_.name(),
                  fmt::format("more than {} faults: the rest was not read", kMaxFindings));
   return false;
 }
 
 bool HeaderReader::fault_in_tensor(const Rule& rule, std::string text, std::string hint) {
-  return fault(rule, fmt::format("{}: tensor {}", file_.name(), quoted(tensor_)), place_of(tensor_),
-               std::move(text), std::move(hint));
+  return fault(rule, {file_.name(), "tensor", tensor_}, place_of(tensor_), std::move(text),
+               std::move(hint));
 }
 
 void HeaderReader::read() {
+  try {
+    read_entries();
+  } catch (const JsonFault& f) {
+    faults_.report(kJson, {file_.name(), "header"}, f.at, f.text());
+    complete_ = false;  // what came before is as good as it was
+  }
+  if (!stopped_) place_all();
+  for (MetaEntry& entry : meta_) catalog_.meta.append(std::move(entry.key), std::move(entry.value));
+}
+
+void HeaderReader::read_entries() {
   std::string_view name;
   in_.begin_object();
   while (!stopped_ && in_.next_member(name)) {
@@ -253,8 +285,6 @@ void HeaderReader::read() {
       tensor(name);
   }
   if (!stopped_) in_.finish();
-  if (!stopped_) place_all();
-  for (MetaEntry& entry : meta_) catalog_.meta.append(std::move(entry.key), std::move(entry.value));
 }
 
 void HeaderReader::metadata() {
@@ -280,8 +310,7 @@ void HeaderReader::metadata_values() {
   in_.begin_object();
   while (in_.next_member(key)) {
     const auto bad = [&](const Rule& rule, std::string text) {
-      fault(rule, fmt::format("{}: metadata {}", file_.name(), quoted(key)), place_of(key),
-            std::move(text));
+      fault(rule, {file_.name(), "metadata", key}, place_of(key), std::move(text));
       in_.skip();
     };
     if (const auto kind = in_.peek(); kind != JsonReader::Kind::String) {
@@ -305,7 +334,7 @@ void HeaderReader::restore_metadata(std::span<char> typed) {
   try {
     restore_typed_metadata(typed, meta_);
   } catch (const JsonFault& f) {
-    fault(kTypedMetadata, fmt::format("{}: metadata '{}'", file_.name(), kTypedMetadataKey),
+    fault(kTypedMetadata, {file_.name(), "metadata", kTypedMetadataKey},
           place_of({typed.data(), typed.size()}),
           fmt::format("is not as wtool writes it: within its text, {}", f.text()));
   }
@@ -318,6 +347,7 @@ void HeaderReader::tensor(std::string_view name) {
         fault_in_tensor(kEntry, fmt::format("must be an object with dtype, shape and data_offsets, "
                                             "not {}",
                                             wtool::name_of(kind)));
+    faults_.lose(file_.name(), name, 0, 0);
     return in_.skip();
   }
   static constexpr std::array<std::string_view, 3> kMembers{"dtype", "shape", "data_offsets"};
@@ -344,10 +374,9 @@ void HeaderReader::tensor(std::string_view name) {
   }
   for (std::size_t i = 0; i < kMembers.size(); ++i)
     if (!seen[i]) sound = fault_in_tensor(kEntry, fmt::format("has no '{}'", kMembers[i]));
-  if (sound)
-    collect(f);
-  else
-    complete_ = false;
+  if (sound) return collect(f);
+  complete_ = false;
+  faults_.lose(file_.name(), name, 0, 0);
 }
 
 bool HeaderReader::dtype(Found& to) {
@@ -483,7 +512,7 @@ void HeaderReader::place(const Found& f, const Found* before) {
                                           "{}]",
                                           f.begin, f.end, quoted(name_of(*before)), before->begin,
                                           before->end));
-    return;
+    return lose(f);
   }
   if (f.begin > reached && complete_)
     fault_in_tensor(kHole,
@@ -494,9 +523,14 @@ void HeaderReader::place(const Found& f, const Found* before) {
     // One fault of the whole file (check_coverage), unless the entry is wrong in itself; then the
     // catalog's gate says so before it looks at the offset, which may have wrapped.
     const auto elements = element_count(shape);
-    if (elements && byte_size(f.dtype, *elements) == entry.bytes) return;
+    if (elements && byte_size(f.dtype, *elements) == entry.bytes) return lose(f);
   }
   catalog_.add(entry, place_of(tensor_), faults_);
+}
+
+void HeaderReader::lose(const Found& f) {
+  const std::uint64_t present = f.begin < data_bytes_ ? std::min(f.end, data_bytes_) - f.begin : 0;
+  faults_.lose(file_.name(), name_of(f), f.end - f.begin, present);
 }
 
 void HeaderReader::check_coverage(std::uint64_t past_end) {
@@ -524,8 +558,8 @@ void read(const SourcePtr& file, Catalog& catalog, Diagnostics& faults) {
   file->read(8, std::as_writable_bytes(text));
   try {
     HeaderReader(*file, text, catalog, faults).read();
-  } catch (const JsonFault& f) {
-    faults.report(kJson, fmt::format("{}: header", file->name()), f.at, f.text());
+  } catch (const JsonFault& f) {  // not UTF-8: nothing of it can be read
+    faults.report(kJson, {file->name(), "header"}, f.at, f.text());
   }
 }
 
@@ -617,11 +651,15 @@ const Format kSafetensors{
     .name = "safetensors",
     .summary = "a JSON header and the tensors' bytes: Hugging Face, PyTorch, MLX, …",
     .suffixes = kSuffixes,
+    .rules = kRules,
     .detect = detect,
     .read = read,
     .siblings = nullptr,
     .detect_index = detect_safetensors_index,
     .read_index = read_safetensors_index,
+    .index_rules = safetensors_index_rules(),
+    .review = review_safetensors,
+    .review_rules = safetensors_review_rules(),
     .refuses = refuses,
     .refuses_meta = nullptr,
     .layout = layout,

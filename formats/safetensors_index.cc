@@ -1,6 +1,7 @@
 #include "formats/safetensors_index.h"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -17,11 +18,15 @@ namespace {
 
 // wtool's own limit; the largest index known takes about 60 MB (497,000 tensors).
 constexpr std::uint64_t kMaxIndex = 80'000'000;
-constexpr std::size_t kMaxFindings = 1000;
 
-constexpr Rule kJson{"safetensors.index"}, kSize{"safetensors.index-size"},
-    kMap{"safetensors.index-map"}, kPath{"safetensors.index-path"},
-    kTwice{"safetensors.index-duplicate", true}, kTotal{"safetensors.index-total", true};
+constexpr Rule kJson{"safetensors.index", "the index is one JSON object in UTF-8"},
+    kSize{"safetensors.index-size", "the index is within wtool's limit"},
+    kMap{"safetensors.index-map", "'weight_map' is there once, a map from tensors to file names"},
+    kPath{"safetensors.index-path", "the index names files of its own folder"},
+    kTwice{"safetensors.index-duplicate", "the index lists no tensor twice", true},
+    kTotal{"safetensors.index-total", "total_size in the index is an unsigned 64-bit integer",
+           true};
+constexpr std::array<const Rule*, 6> kRules{&kJson, &kSize, &kMap, &kPath, &kTwice, &kTotal};
 
 class IndexReader {
  public:
@@ -118,16 +123,12 @@ class IndexReader {
     std::erase_if(lines, [&, i = std::size_t{0}](const auto&) mutable { return extra[i++]; });
   }
 
-  void fault(const Rule& rule, std::string text) { report(rule, file_.name(), std::move(text)); }
+  void fault(const Rule& rule, std::string text) { report(rule, {file_.name()}, std::move(text)); }
   void fault(const Rule& rule, std::string text, std::string_view tensor) {
-    report(rule, fmt::format("{}: tensor {}", file_.name(), quoted(tensor)), std::move(text));
+    report(rule, {file_.name(), "tensor", tensor}, std::move(text));
   }
-  void report(const Rule& rule, std::string where, std::string text) {
-    if (faults_.findings().size() < kMaxFindings)
-      return faults_.report(rule, std::move(where), in_.position(), std::move(text));
-    if (!std::exchange(silent_, true))
-      faults_.note(file_.name(),
-                   fmt::format("more than {} faults: the others are not listed", kMaxFindings));
+  void report(const Rule& rule, Place where, std::string text) {
+    faults_.report(rule, std::move(where), in_.position(), std::move(text));
   }
 
   const Source& file_;
@@ -135,10 +136,13 @@ class IndexReader {
   JsonReader in_;
   ShardIndex index_;
   std::string_view last_file_;
-  bool silent_ = false;
 };
 
 }  // namespace
+
+RuleList safetensors_index_rules() noexcept {
+  return kRules;
+}
 
 // The member comes within the first bytes in every index known: metadata before it is small.
 bool detect_safetensors_index(const Source& source) {

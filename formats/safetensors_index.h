@@ -14,4 +14,10 @@ ShardIndex read_safetensors_index(const SourcePtr& file, Diagnostics& faults);
 std::optional<SideFile> safetensors_index(std::string_view stem, std::span<const OutFile> files,
                                           std::span<const OutTensor> tensors);
 
+RuleList safetensors_index_rules() noexcept;
+
+// What a checker tells of a sound file (safetensors_review.cc).
+void review_safetensors(const Catalog& catalog, bool deep, Diagnostics& faults);
+RuleList safetensors_review_rules() noexcept;
+
 }  // namespace wtool

@@ -1,10 +1,10 @@
 // What people hand to a weight tool that is no weight file, and how to tell.
 
 #include <algorithm>
-#include <array>
 
 #include <fmt/format.h>
 
+#include "formats/magic.h"
 #include "formats/registry.h"
 #include "lib/base/text.h"
 
@@ -60,44 +60,7 @@ std::string zip_archive(std::string_view head) {
   return "a zip archive, not a weight file";
 }
 
-// Protocol 2 to 5, and an opcode that such a pickle begins with; or PyTorch's first number.
-bool is_pickle(std::string_view head) {
-  if (head.size() < 3 || head[0] != '\x80' || head[1] < 2 || head[1] > 5) return false;
-  return std::string_view("}]()cNKMJX\x8a\x8c\x95U").find(head[2]) != std::string_view::npos;
-}
-
-struct Magic {
-  std::size_t at;
-  std::string_view bytes, what;
-};
 using namespace std::string_view_literals;
-constexpr std::array kMagics{
-    Magic{0, "\x1F\x8B"sv, "gzip-compressed: unpack it first"},
-    Magic{0, "\x28\xB5\x2F\xFD"sv, "zstd-compressed: unpack it first"},
-    Magic{0, "\xFD\x37zXZ\0"sv, "xz-compressed: unpack it first"},
-    Magic{0, "BZh"sv, "bzip2-compressed: unpack it first"},
-    Magic{0, "7z\xBC\xAF\x27\x1C"sv, "a 7-Zip archive: unpack it first"},
-    Magic{257, "ustar"sv, "a tar archive: unpack it first"},
-    Magic{0,
-          "\x7F"
-          "ELF"sv,
-          "a program or library (ELF), not a weight file"},
-    Magic{0, "MZ"sv, "a Windows program, not a weight file"},
-    Magic{0, "\x89HDF\r\n\x1A\n"sv, "an HDF5 file (Keras), which wtool does not read"},
-    Magic{4, "TFL3"sv, "a TensorFlow Lite model, which wtool does not read"},
-    Magic{0, "lmgg"sv, "a GGML file from before GGUF: convert it with llama.cpp's old scripts"},
-    Magic{0, "fmgg"sv, "a GGML file from before GGUF: convert it with llama.cpp's old scripts"},
-    Magic{0, "tjgg"sv, "a GGML file from before GGUF: convert it with llama.cpp's old scripts"},
-    Magic{0, "%PDF"sv, "a PDF document"},
-    Magic{0, "\x89PNG"sv, "a PNG picture"},
-};
-
-std::string_view known_magic(std::string_view head) {
-  for (const Magic& m : kMagics)
-    if (head.size() >= m.at + m.bytes.size() && head.substr(m.at, m.bytes.size()) == m.bytes)
-      return m.what;
-  return {};
-}
 
 // The beginning of a magic number, with nothing after it.
 std::string_view cut_magic(std::string_view head) {
@@ -140,7 +103,8 @@ std::string diagnose(const Source& source) {
   if (text.starts_with('{') || text.starts_with('[')) return "is " + json_text(text);
   if (head.starts_with("PK\x03\x04")) return "is " + zip_archive(head);
   if (head.starts_with("PK\x05\x06")) return "is an empty zip archive";
-  if (const auto what = known_magic(head); !what.empty()) return fmt::format("is {}", what);
+  if (const Magic* m = magic_of(head))
+    return fmt::format("is {}{}{}", m->what, m->advice.empty() ? "" : ": ", m->advice);
   if (is_pickle(head))
     return "is a Python pickle (an old PyTorch checkpoint?), which can run code when opened; wtool "
            "does not read it";

@@ -6,6 +6,7 @@
 #include "formats/schemes/awq.h"
 
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -18,7 +19,10 @@ namespace wtool {
 namespace awq {
 namespace {
 
-constexpr Rule kParts{"awq.parts"}, kShapes{"awq.shape"}, kAgrees{"awq.config"};
+constexpr Rule kParts{"awq.parts", "the parts of a quantized weight are all there"},
+    kShapes{"awq.shape", "the parts of a quantized weight fit each other"},
+    kAgrees{"awq.config", "quantization_config agrees with what is stored"};
+constexpr std::array<const Rule*, 3> kRules{&kParts, &kShapes, &kAgrees};
 constexpr std::uint64_t kMaxSide = std::uint64_t{1} << 48;
 
 struct Parts {
@@ -275,6 +279,7 @@ std::shared_ptr<const IntegerWeight> integers(const Model& model, const LogicalT
 const Scheme kAwq{
     .name = "awq",
     .summary = "packed 4-bit integers of AWQ, in its GEMM layout",
+    .rules = awq::kRules,
     .recognise = awq::recognise,
     .open = awq::open,
     .refuses = awq::refuses,

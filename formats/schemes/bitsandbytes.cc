@@ -9,6 +9,7 @@
 #include "formats/schemes/bitsandbytes.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <unordered_set>
@@ -26,8 +27,11 @@ namespace wtool {
 namespace bitsandbytes {
 namespace {
 
-constexpr Rule kParts{"bitsandbytes.parts"}, kShapes{"bitsandbytes.shape"},
-    kState{"bitsandbytes.quant_state"}, kAgrees{"bitsandbytes.config"};
+constexpr Rule kParts{"bitsandbytes.parts", "the parts of a quantized weight are all there"},
+    kShapes{"bitsandbytes.shape", "the parts of a quantized weight fit each other"},
+    kState{"bitsandbytes.quant_state", "quant_state is JSON that says how the weight is stored"},
+    kAgrees{"bitsandbytes.config", "quantization_config agrees with what is stored"};
+constexpr std::array<const Rule*, 4> kRules{&kParts, &kShapes, &kState, &kAgrees};
 constexpr std::string_view kRowMax = ".SCB", kFormat = ".weight_format";
 constexpr std::uint64_t kMaxStateBytes = 1 << 16;
 constexpr std::uint64_t kMaxBlock = 1 << 20;
@@ -392,6 +396,7 @@ TensorPtr open(const Model& model, const LogicalTensor& tensor) {
 const Scheme kBitsAndBytes{
     .name = "bitsandbytes",
     .summary = "int8, NF4 and FP4 of bitsandbytes",
+    .rules = bitsandbytes::kRules,
     .recognise = bitsandbytes::recognise,
     .open = bitsandbytes::open,
     .refuses = bitsandbytes::refuses,

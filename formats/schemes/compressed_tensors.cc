@@ -98,6 +98,7 @@ std::uint64_t group_of(const SchemeOptions& options) {
 const Scheme kCompressedTensors{
     .name = "compressed-tensors",
     .summary = "integers and small floats with scales, as vLLM, SGLang and transformers load them",
+    .rules = compressed_tensors::kRules,
     .recognise = compressed_tensors::recognise,
     .open = compressed_tensors::open,
     .refuses = compressed_tensors::refuses,

@@ -11,6 +11,7 @@
 // int-quantized, naive-quantized: X.weight i8 [out, in], X.weight_scale as above,
 //   X.weight_zero_point  i8, shaped as the scale; if asymmetric
 // Weights of floats are described in compressed_tensors_float.cc.
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,6 +27,15 @@ inline constexpr std::string_view kWeight = ".weight", kPacked = ".weight_packed
                                   kZero = ".weight_zero_point", kGroupIndex = ".weight_g_idx";
 inline constexpr unsigned kMaxBits = 8;
 inline constexpr std::uint64_t kWordBits = 32;
+
+inline constexpr Rule kParts{"compressed-tensors.parts",
+                             "the parts of a quantized weight are all there"},
+    kShapes{"compressed-tensors.shape", "the parts of a quantized weight fit each other"},
+    kAgrees{"compressed-tensors.config", "quantization_config agrees with what is stored"},
+    kIndex{"compressed-tensors.g_idx", "g_idx names groups that there are"},
+    kTargets{"compressed-tensors.targets", "quantization_config targets modules that there are",
+             true};
+inline constexpr std::array<const Rule*, 5> kRules{&kParts, &kShapes, &kAgrees, &kIndex, &kTargets};
 
 // One entry of config_groups: how the weights of the modules it targets are quantised.
 struct WeightArgs {

@@ -11,8 +11,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr Rule kConfigRule{"compressed-tensors.config"};
-
 // How a group's weights are quantised; nullopt: not at all, or in no way that we know.
 std::optional<WeightArgs> args_of(const json& group, std::string_view name,
                                   const std::string& where, Diagnostics& faults) {
@@ -22,7 +20,7 @@ std::optional<WeightArgs> args_of(const json& group, std::string_view name,
   const json* bits = member(*weights, "num_bits");
   if (!bits || !bits->is_number_unsigned() || bits->get<std::uint64_t>() < 1 ||
       bits->get<std::uint64_t>() > kMaxBits) {
-    faults.report(kConfigRule, where, 0,
+    faults.report(kAgrees, where, kNowhere,
                   fmt::format("{}: num_bits is {}, not 1 to {}", quoted(name),
                               bits ? printable(bits->dump(-1, ' ', true)).substr(0, 40) : "missing",
                               kMaxBits));

@@ -18,8 +18,6 @@
 namespace wtool::compressed_tensors {
 namespace {
 
-constexpr Rule kParts{"compressed-tensors.parts"}, kShapes{"compressed-tensors.shape"},
-    kAgrees{"compressed-tensors.config"};
 constexpr std::string_view kGlobal = ".weight_global_scale";
 constexpr std::uint64_t kMaxSide = std::uint64_t{1} << 48;
 

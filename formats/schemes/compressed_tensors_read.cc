@@ -11,10 +11,6 @@
 namespace wtool::compressed_tensors {
 namespace {
 
-constexpr Rule kParts{"compressed-tensors.parts"}, kShapes{"compressed-tensors.shape"},
-    kAgrees{"compressed-tensors.config"}, kIndex{"compressed-tensors.g_idx"},
-    kTargets{"compressed-tensors.targets", true};
-
 // Far above any file, and far below where bits times words overflow.
 constexpr std::uint64_t kMaxWords = std::uint64_t{1} << 48;
 
@@ -244,7 +240,7 @@ class Recogniser {
       if (there(kPacked) || there(kWeight)) return;
       const Source& file = *model_.catalog.sources()[entry.source];
       faults_.report(
-          kParts, fmt::format("{}: tensor {}", file.name(), quoted(entry.name)), entry.offset,
+          kParts, {file.name(), "tensor", entry.name}, entry.offset,
           fmt::format("neither {} nor {} is there", quoted(module + std::string(kPacked)),
                       quoted(module + std::string(kWeight))));
     }
@@ -262,7 +258,7 @@ class Recogniser {
     if (named.empty() || found.empty()) return;
     for (const Found& f : found)
       if (named.contains(without(f.name, kWeight))) return;
-    faults_.report(kTargets, config_.where, 0,
+    faults_.report(kTargets, config_.where, kNowhere,
                    fmt::format("its groups target {} modules ({}, …), and none of the {} weights "
                                "stored quantized ({}, …) is one of them",
                                named.size(), quoted(*named.begin()), found.size(),
@@ -274,8 +270,7 @@ class Recogniser {
       return std::nullopt;
     }
     const Source& file = *model_.catalog.sources()[p.codes->source];
-    faults_.report(rule, fmt::format("{}: tensor {}", file.name(), quoted(p.codes->name)),
-                   p.codes->offset, why);
+    faults_.report(rule, {file.name(), "tensor", p.codes->name}, p.codes->offset, why);
     return std::nullopt;
   }
   Found found(const Parts& p, const Layout& layout) const {

@@ -11,8 +11,8 @@
 
 namespace wtool {
 
-std::string place_of(const Catalog& catalog, const TensorEntry& entry) {
-  return fmt::format("{}: tensor {}", catalog.sources()[entry.source]->name(), quoted(entry.name));
+Place place_of(const Catalog& catalog, const TensorEntry& entry) {
+  return {catalog.sources()[entry.source]->name(), "tensor", entry.name};
 }
 
 bool has_shape(const TensorEntry& t, std::initializer_list<std::uint64_t> shape) {

@@ -17,7 +17,7 @@ namespace wtool {
 using Complaint = std::optional<std::string>;
 
 // "m.safetensors: tensor 'a.qweight'"
-std::string place_of(const Catalog& catalog, const TensorEntry& entry);
+Place place_of(const Catalog& catalog, const TensorEntry& entry);
 bool has_shape(const TensorEntry& t, std::initializer_list<std::uint64_t> shape);
 bool is_float_scale(const TensorEntry& t);  // f32, bf16, f16
 // 'a.b.qweight' without '.qweight'; the name ends so.

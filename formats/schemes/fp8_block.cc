@@ -9,6 +9,7 @@
 #include "formats/schemes/fp8_block.h"
 
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -87,7 +88,10 @@ Complaint bad_scale_type(const TensorEntry& scale) {
 
 // ---- fp8
 
-constexpr Rule kFp8Parts{"fp8.parts"}, kFp8Shapes{"fp8.shape"}, kFp8Agrees{"fp8.config"};
+constexpr Rule kFp8Parts{"fp8.parts", "the parts of a quantized weight are all there"},
+    kFp8Shapes{"fp8.shape", "the parts of a quantized weight fit each other"},
+    kFp8Agrees{"fp8.config", "quantization_config agrees with what is stored"};
+constexpr std::array<const Rule*, 3> kFp8Rules{&kFp8Parts, &kFp8Shapes, &kFp8Agrees};
 constexpr std::uint8_t kBlocks = 0x40, kRows = 0x80, kOne = 0xC0;  // with the hint of a block
 
 struct Sides {
@@ -166,7 +170,10 @@ TensorPtr open_fp8(const Model& model, const LogicalTensor& t) {
 
 // ---- gpt-oss
 
-constexpr Rule kMxParts{"mxfp4.parts"}, kMxShapes{"mxfp4.shape"}, kMxAgrees{"mxfp4.config"};
+constexpr Rule kMxParts{"mxfp4.parts", "the parts of a quantized weight are all there"},
+    kMxShapes{"mxfp4.shape", "the parts of a quantized weight fit each other"},
+    kMxAgrees{"mxfp4.config", "quantization_config agrees with what is stored"};
+constexpr std::array<const Rule*, 3> kMxRules{&kMxParts, &kMxShapes, &kMxAgrees};
 
 void mx_weight(Finder& in, const TensorEntry& codes, std::string_view module,
                std::string_view suffix) {
@@ -220,8 +227,10 @@ TensorPtr open_mx(const Model& model, const LogicalTensor& t) {
 
 // ---- ModelOpt
 
-constexpr Rule kOptParts{"modelopt.parts"}, kOptShapes{"modelopt.shape"},
-    kOptAgrees{"modelopt.config"};
+constexpr Rule kOptParts{"modelopt.parts", "the parts of a quantized weight are all there"},
+    kOptShapes{"modelopt.shape", "the parts of a quantized weight fit each other"},
+    kOptAgrees{"modelopt.config", "quantization_config agrees with what is stored"};
+constexpr std::array<const Rule*, 3> kOptRules{&kOptParts, &kOptShapes, &kOptAgrees};
 
 void opt_weight(Finder& in, const TensorEntry& codes, std::string_view module) {
   const TensorEntry *scale = in.part(module, kScale), *global = in.part(module, kScale2);
@@ -275,6 +284,7 @@ TensorPtr open_opt(const Model& model, const LogicalTensor& t) {
 const Scheme kFp8{
     .name = "fp8",
     .summary = "8-bit floats with a scale for each block, as DeepSeek stores them",
+    .rules = kFp8Rules,
     .recognise = recognise_fp8,
     .open = open_fp8,
     .refuses = fp8::refuses,
@@ -284,6 +294,7 @@ const Scheme kFp8{
 const Scheme kGptOss{
     .name = "mxfp4",
     .summary = "4-bit floats with a power of two for each 32, as gpt-oss stores them",
+    .rules = kMxRules,
     .recognise = recognise_mx,
     .open = open_mx,
     .refuses = nullptr,
@@ -293,6 +304,7 @@ const Scheme kGptOss{
 const Scheme kModelOpt{
     .name = "modelopt",
     .summary = "NVFP4 as ModelOpt stores it",
+    .rules = kOptRules,
     .recognise = recognise_opt,
     .open = open_opt,
     .refuses = nullptr,

@@ -7,6 +7,7 @@
 #include "formats/schemes/gptq.h"
 
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -19,7 +20,10 @@ namespace wtool {
 namespace gptq {
 namespace {
 
-constexpr Rule kParts{"gptq.parts"}, kShapes{"gptq.shape"}, kAgrees{"gptq.config"};
+constexpr Rule kParts{"gptq.parts", "the parts of a quantized weight are all there"},
+    kShapes{"gptq.shape", "the parts of a quantized weight fit each other"},
+    kAgrees{"gptq.config", "quantization_config agrees with what is stored"};
+constexpr std::array<const Rule*, 3> kRules{&kParts, &kShapes, &kAgrees};
 // Far above any file, and far below where bits times words overflow.
 constexpr std::uint64_t kMaxSide = std::uint64_t{1} << 48;
 
@@ -337,7 +341,7 @@ class Recogniser {
     says_ = says_of(config_.get());
     if (says_->whose == Whose::Ours && says_->unread.empty() && says_->bits &&
         !is_width(*says_->bits)) {
-      faults_.report(kAgrees, says_->where, 0,
+      faults_.report(kAgrees, says_->where, kNowhere,
                      fmt::format("bits is {}, not 2, 3, 4 or 8", *says_->bits));
       says_->bits.reset();
     }
@@ -463,6 +467,7 @@ std::shared_ptr<const IntegerWeight> integers(const Model& model, const LogicalT
 const Scheme kGptq{
     .name = "gptq",
     .summary = "packed integers of GPTQ and AutoRound, versions 1 and 2",
+    .rules = gptq::kRules,
     .recognise = gptq::recognise,
     .open = gptq::open,
     .refuses = gptq::refuses,

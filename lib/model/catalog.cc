@@ -1,6 +1,7 @@
 #include "lib/model/catalog.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <tuple>
 
@@ -11,11 +12,26 @@
 namespace wtool {
 namespace {
 
-constexpr Rule kSize{"tensor.size"}, kBounds{"tensor.bounds"}, kName{"tensor.duplicate-name", true},
-    kTwoFiles{"tensor.two-files", true}, kOverlap{"tensor.overlap"}, kOverflow{"tensor.overflow"},
-    kRank{"tensor.rank"}, kCount{"catalog.count"};
+constexpr Rule kSize{"tensor.size", "a tensor has as many bytes as its type and shape need"},
+    kBounds{"tensor.bounds", "a tensor lies within its file"},
+    kName{"tensor.duplicate-name", "no name appears twice in a file", true},
+    kTwoFiles{"tensor.two-files", "no name appears in two files", true},
+    kOverlap{"tensor.overlap", "no two tensors share bytes"},
+    kOverflow{"tensor.overflow", "elements and bytes of a tensor can be counted in 64 bits"},
+    kRank{"tensor.rank", "a tensor has at most as many dimensions as wtool takes"},
+    kCount{"catalog.count", "a model has at most as many tensors as wtool takes"};
+
+std::uint64_t present_bytes(const Source& file, const TensorEntry& t) noexcept {
+  return t.offset < file.size() ? std::min(t.bytes, file.size() - t.offset) : 0;
+}
 
 }  // namespace
+
+RuleList catalog_rules() noexcept {
+  static constexpr std::array<const Rule*, 8> kAll{&kSize,    &kBounds,   &kName, &kTwoFiles,
+                                                   &kOverlap, &kOverflow, &kRank, &kCount};
+  return kAll;
+}
 
 std::uint32_t Catalog::add_source(SourcePtr source) {
   sources_.push_back(std::move(source));
@@ -25,8 +41,9 @@ std::uint32_t Catalog::add_source(SourcePtr source) {
 void Catalog::add(const TensorEntry& entry, std::uint64_t place, Diagnostics& faults) {
   const Source& file = *sources_[entry.source];
   const auto fault = [&](const Rule& rule, std::string text, std::string hint = {}) {
-    faults.report(rule, fmt::format("{}: tensor {}", file.name(), quoted(entry.name)), place,
-                  std::move(text), std::move(hint));
+    faults.report(rule, {file.name(), "tensor", entry.name}, place, std::move(text),
+                  std::move(hint));
+    faults.lose(file.name(), entry.name, entry.bytes, present_bytes(file, entry));
   };
   if (entry.shape.size() > kMaxRank)
     return fault(kRank, fmt::format("{} dimensions, but wtool takes at most {}", entry.shape.size(),
@@ -120,9 +137,7 @@ void Catalog::finish(Diagnostics& faults) const {
   for (const std::uint32_t i : sorted) {
     const TensorEntry& t = entries_[i];
     if (last && last->source == t.source && last->offset + last->bytes > t.offset)
-      faults.report(kOverlap,
-                    fmt::format("{}: tensor {}", sources_[t.source]->name(), quoted(t.name)),
-                    t.offset,
+      faults.report(kOverlap, {sources_[t.source]->name(), "tensor", t.name}, t.offset,
                     fmt::format("begins {} bytes before the end of {}",
                                 last->offset + last->bytes - t.offset, quoted(last->name)));
     if (!last || last->source != t.source || last->offset + last->bytes < t.offset + t.bytes)

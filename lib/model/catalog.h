@@ -71,4 +71,6 @@ class Catalog {
   std::vector<Slot> slots_;  // open addressing, a power of two, at most half full
 };
 
+RuleList catalog_rules() noexcept;  // what it reports
+
 }  // namespace wtool

@@ -37,6 +37,7 @@ struct Format {
   // Lies beside models and is none (importance matrices): of a folder it is a side file.
   bool companion = false;
 
+  RuleList rules = {};            // all that read() may report
   bool (*detect)(const Source&);  // by content, never by file name
   // Reads the header into the catalog (whose source 0 is the file, already added). Null:
   // write-only.
@@ -48,6 +49,11 @@ struct Format {
   // True if the content is this format's shard index; then read_index() reads it.
   bool (*detect_index)(const Source&) = nullptr;
   ShardIndex (*read_index)(const SourcePtr&, Diagnostics&) = nullptr;
+  RuleList index_rules = {};
+  // What no reader insists on and a checker tells, of a whole model in this format. `deep`: what
+  // lies between the tensors is looked at too.
+  void (*review)(const Catalog&, bool deep, Diagnostics&) = nullptr;
+  RuleList review_rules = {};
 
   // Why a tensor can't be stored: dtype, name length, dimensions. From headers alone.
   std::optional<std::string> (*refuses)(const OutTensor&);

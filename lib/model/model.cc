@@ -16,10 +16,21 @@
 namespace wtool {
 namespace {
 
-constexpr Rule kMissingShard{"index.missing-shard"}, kLink{"index.link"}, kPath{"index.path"},
-    kMissingTensor{"index.missing-tensor"}, kWrongShard{"index.wrong-shard"},
-    kStrayTensor{"index.stray-tensor", true}, kTotalSize{"index.total-size", true},
-    kMissingFile{"set.missing-file"}, kPart{"set.part"}, kOtherFormat{"set.format"};
+constexpr Rule kMissingShard{"index.missing-shard", "every file that the index names is there"},
+    kLink{"index.link", "no file that the index names is a link out of the folder"},
+    kPath{"index.path", "the index names files of its own folder"},
+    kMissingTensor{"index.missing-tensor", "every tensor of the index is there"},
+    kWrongShard{"index.wrong-shard", "every tensor lies in the file that the index says"},
+    kStrayTensor{"index.stray-tensor", "every tensor is in the index", true},
+    kTotalSize{"index.total-size", "total_size in the index is the sum of the tensors' bytes",
+               true},
+    kMissingFile{"set.missing-file", "every file of a numbered set is there"},
+    kPart{"set.part", "every file of a set says that it is one of it"},
+    kOtherFormat{"set.format", "all files of a model are of one format"},
+    kUnreadable{"set.unreadable", "every file of a model is a weight file"};
+constexpr std::array<const Rule*, 11> kRules{
+    &kMissingShard, &kLink,        &kPath, &kMissingTensor, &kWrongShard, &kStrayTensor,
+    &kTotalSize,    &kMissingFile, &kPart, &kOtherFormat,   &kUnreadable};
 
 constexpr std::string_view kAlone = "--alone and the name of one file read just that file";
 
@@ -144,6 +155,8 @@ class Opener {
   Catalog read(const SourcePtr& source, const Format** format = nullptr) const {
     return read_catalog(source, registry_, faults_, format);
   }
+  std::optional<Catalog> read_part(const std::string& path, std::size_t of_files,
+                                   const Format** format) const;
   void take(Catalog&& part);
   void join_meta(const Catalog& part);
   std::unordered_map<std::string, std::size_t> known_meta_;  // positions in the metadata
@@ -259,11 +272,17 @@ void Opener::open_only(const std::vector<std::string>& weights) {
   const auto used = open_set(source_of(joined(path_, weights[0]), 1));
   std::vector<std::string> names;
   for (const std::string& path : used) names.push_back(file_name_of(path));
-  if (names.size() < weights.size())
+  // What is wrong with the set has been said: then that, too, is a finding.
+  const bool broken_set = faults_.count() > 0 && faults_.mode() == Diagnostics::Mode::Collect;
+  if (names.size() < weights.size() && !broken_set)
     throw Error(Fault::Usage, fmt::format("holds {} weight files that are no set: {}",
                                           weights.size(), fmt::join(weights, ", ")))
         .in(path_)
         .hint("give the file that you mean");
+  for (const std::string& name : weights)
+    if (std::ranges::find(names, name) == names.end())
+      faults_.report(kPart, joined(path_, name), kNowhere,
+                     fmt::format("is not read: it is no part of the set of {}", quoted(names[0])));
   collect_side_files(path_, names, "");
 }
 
@@ -357,15 +376,29 @@ void Opener::open_index(const std::string& folder, const std::string& name, cons
   const std::vector<std::string> shards = shards_of(index, folder);
   for (const std::string& shard : shards) {
     const Format* found = nullptr;
-    Catalog part = read(source_of(joined(folder, shard), shards.size()), &found);
+    auto part = read_part(joined(folder, shard), shards.size(), &found);
+    if (!part) continue;
     if (found != &format)
-      faults_.report(kOtherFormat, joined(folder, shard), 0,
+      faults_.report(kOtherFormat, joined(folder, shard), kNowhere,
                      fmt::format("is {}, but the index is one of {}", found->name, format.name));
-    take(std::move(part));
+    take(std::move(*part));
   }
   check_index(index, folder);
   check_total(index, folder);
   collect_side_files(folder, shards, "the index does not name it");
+}
+
+// A file that no format knows ends the reading, unless every fault is wanted: then nothing.
+std::optional<Catalog> Opener::read_part(const std::string& path, std::size_t of_files,
+                                         const Format** format) const {
+  const SourcePtr source = source_of(path, of_files);
+  try {
+    return read(source, format);
+  } catch (const Error& e) {
+    if (faults_.mode() != Diagnostics::Mode::Collect || e.fault() == Fault::Io) throw;
+    faults_.report(kUnreadable, path, kNowhere, e.text(), e.hint());
+    return std::nullopt;
+  }
 }
 
 // The files that the index names and that may be opened, in the order of their numbers.
@@ -394,7 +427,7 @@ std::vector<std::string> Opener::shards_of(const ShardIndex& index, const std::s
       advice = kAlone;
     }
     if (rule)
-      faults_.report(*rule, where, 0,
+      faults_.report(*rule, where, kNowhere,
                      fmt::format("maps tensor {} to {}, {}",
                                  quoted(index.lines[first.at(file)].tensor), quoted(file), what),
                      advice);
@@ -418,21 +451,21 @@ void Opener::check_index(const ShardIndex& index, const std::string& folder) {
     if (file == source_of.end()) continue;  // reported as missing
     const TensorEntry* t = catalog.find(line.tensor);
     if (!t) {
-      faults_.report(kMissingTensor, where, 0,
+      faults_.report(kMissingTensor, where, kNowhere,
                      fmt::format("maps tensor {} to {}, but no file holds it", quoted(line.tensor),
                                  quoted(line.file)));
       continue;
     }
     mapped[catalog.index_of(*t)] = true;
     if (t->source != file->second)
-      faults_.report(kWrongShard, where, 0,
+      faults_.report(kWrongShard, where, kNowhere,
                      fmt::format("maps tensor {} to {}, but it lies in {}", quoted(line.tensor),
                                  quoted(line.file), quoted(file_name_of(paths[t->source]))));
   }
   for (const TensorEntry& t : catalog.entries())
     if (!mapped[catalog.index_of(t)])
-      faults_.report(kStrayTensor, fmt::format("{}: tensor {}", paths[t.source], quoted(t.name)),
-                     t.offset, fmt::format("{} does not list it", quoted(model_->index_name)));
+      faults_.report(kStrayTensor, {paths[t.source], "tensor", t.name}, t.offset,
+                     fmt::format("{} does not list it", quoted(model_->index_name)));
 }
 
 // A wrong sum harms nobody and is common: a note, but for those who ask for every fault.
@@ -447,7 +480,7 @@ void Opener::check_total(const ShardIndex& index, const std::string& folder) {
                   *index.total_bytes == files ? " (it counts whole files)" : "");
   const std::string where = joined(folder, model_->index_name);
   if (faults_.mode() == Diagnostics::Mode::Collect)
-    faults_.report(kTotalSize, where, 0, std::move(text));
+    faults_.report(kTotalSize, where, kNowhere, std::move(text));
   else
     faults_.note(where, std::move(text));
 }
@@ -469,24 +502,28 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
                                              paths.size()));
   for (const std::string& path : paths) {
     if (!exists(path)) {
-      faults_.report(kMissingFile, path, 0,
+      faults_.report(kMissingFile, path, kNowhere,
                      fmt::format("is missing: {} is one of a set of {} files",
                                  quoted(file_name_of(source->name())), paths.size()),
                      std::string(kAlone));
       continue;
     }
     const Format* found = format;
-    Catalog part =
-        path == source->name() ? std::move(first) : read(source_of(path, paths.size()), &found);
+    std::optional<Catalog> part;
+    if (path == source->name())
+      part = std::move(first);
+    else
+      part = read_part(path, paths.size(), &found);
+    if (!part) continue;
     if (found != format)
-      faults_.report(kOtherFormat, path, 0,
+      faults_.report(kOtherFormat, path, kNowhere,
                      fmt::format("is {}, but {} of the same set is {}", found->name,
                                  quoted(file_name_of(source->name())), format->name));
-    else if (format->siblings && format->siblings(part.meta, path) != paths)
+    else if (set_of(*format, *part, path) != paths)
       faults_.report(
-          kPart, path, 0,
+          kPart, path, kNowhere,
           fmt::format("does not say that it is one of the {} files of this set", paths.size()));
-    take(std::move(part));
+    take(std::move(*part));
   }
   close_set(*format, paths.front());
   return paths;
@@ -497,16 +534,20 @@ void Opener::close_set(const Format& format, const std::string& first) {
   try {
     model_->catalog.meta =
         format.whole_meta(model_->catalog.meta, model_->catalog.entries().size());
-  } catch (Error& e) {  // it knows metadata, not paths
-    e.in(first);
-    throw;
+  } catch (const Error& e) {  // it knows metadata, not paths
+    faults_.report(kPart, first, kNowhere, e.text(), e.hint());
   }
 }
 
 // Empty: the file stands alone.
 std::vector<std::string> Opener::set_of(const Format& format, const Catalog& first,
                                         const std::string& path) const {
-  if (format.siblings) return format.siblings(first.meta, path);
+  if (format.siblings) try {
+      return format.siblings(first.meta, path);
+    } catch (const Error& e) {
+      faults_.report(kPart, path, kNowhere, e.text(), e.hint());
+      return {};
+    }
   if (!format.read_index) return {};
   std::vector<std::string> out = numbered_set(file_name_of(path));
   for (std::string& name : out) name = joined(folder_of(path), name);
@@ -683,6 +724,10 @@ Catalog read_catalog(const SourcePtr& source, const Registry& registry, Diagnost
 std::shared_ptr<const Model> open_model(const std::string& path, const Registry& registry,
                                         const OpenOptions& options, Diagnostics& faults) {
   return Opener(path, registry, options, faults).open();
+}
+
+RuleList model_rules() noexcept {
+  return kRules;
 }
 
 std::vector<OutTensor> outputs_of(const Plan& plan) {

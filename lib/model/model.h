@@ -103,6 +103,7 @@ struct ConfigGroup {
 // A quantisation convention, or 'plain'. Facts and functions, like Format.
 struct Scheme {
   std::string_view name, summary;
+  RuleList rules = {};  // all that recognise() may report
   // What it finds in the model's catalog and config, from headers and tiny parts only. Null:
   // nothing (write-only, or plain, which takes what the others leave).
   std::vector<Found> (*recognise)(const Model&, Diagnostics&);
@@ -151,5 +152,7 @@ Catalog read_catalog(const SourcePtr& source, const Registry& registry, Diagnost
 
 // A relative path taken from a file: nullopt if it is safe to use below a folder, else why not.
 std::optional<std::string> unsafe_path(std::string_view relative);
+
+RuleList model_rules() noexcept;  // what opening a set or a folder reports
 
 }  // namespace wtool

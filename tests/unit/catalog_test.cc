@@ -29,7 +29,7 @@ std::string fault(DType dtype, const Shape& shape, std::uint64_t offset, std::ui
   CHECK(c.entries().empty());
   CHECK(faults.findings().size() == 1);
   CHECK(faults.findings()[0].offset == 7);
-  CHECK(faults.findings()[0].where == "f.bin: tensor 'x'");
+  CHECK(faults.findings()[0].where.text() == "f.bin: tensor 'x'");
   return std::string(faults.findings()[0].rule->id) + ": " + faults.findings()[0].text;
 }
 
@@ -108,7 +108,7 @@ TEST_CASE("a shard is absorbed with its names, places and sources", "[catalog]")
   CHECK(to_text(all.find("b")->shape) == "[6]");
   REQUIRE(faults.findings().size() == 1);
   CHECK(faults.findings()[0].rule->id == "tensor.two-files");
-  CHECK(faults.findings()[0].where == "2.bin: tensor 'a'");
+  CHECK(faults.findings()[0].where.text() == "2.bin: tensor 'a'");
   CHECK(faults.findings()[0].text == "name appears twice (first in 1.bin)");
 }
 
@@ -124,9 +124,9 @@ TEST_CASE("overlaps are found between neighbours and across small tensors in bet
   add(c, "next", DType::U8, {40}, 60, 40, faults);
   c.finish(faults);
   REQUIRE(faults.findings().size() == 2);
-  CHECK(faults.findings()[0].where == "f.bin: tensor 'small'");
+  CHECK(faults.findings()[0].where.text() == "f.bin: tensor 'small'");
   CHECK(faults.findings()[0].text == "begins 50 bytes before the end of 'long'");
-  CHECK(faults.findings()[1].where == "f.bin: tensor 'late'");
+  CHECK(faults.findings()[1].where.text() == "f.bin: tensor 'late'");
   CHECK(faults.findings()[1].text == "begins 10 bytes before the end of 'long'");
 }
 

@@ -654,7 +654,7 @@ struct Packed {
     const auto found = kCompressedTensors.recognise(*model, faults);
     CHECK(found.size() + faults.findings().size() == 1);
     if (!faults.findings().empty())
-      CHECK(faults.findings()[0].where == "m.safetensors: tensor 'm.weight_packed'");
+      CHECK(faults.findings()[0].where.text() == "m.safetensors: tensor 'm.weight_packed'");
     return faults.findings().empty() ? "" : faults.findings()[0].text;
   }
 };

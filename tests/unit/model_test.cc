@@ -113,8 +113,8 @@ std::vector<Found> pairs(const Model& model, Diagnostics&) {
 TensorPtr open_plain(const Model& m, const LogicalTensor& t) {
   return stored(m.catalog, m.part(t, 0));
 }
-const Scheme kPairs{"pairs", "", pairs, nullptr, nullptr, nullptr, nullptr};
-const Scheme kOne{"plain", "", nullptr, open_plain, nullptr, nullptr, nullptr};
+const Scheme kPairs{"pairs", "", {}, pairs, nullptr, nullptr, nullptr, nullptr};
+const Scheme kOne{"plain", "", {}, nullptr, open_plain, nullptr, nullptr, nullptr};
 
 Registry registry() {
   static constexpr std::array kFormats{&kNpy, &kToy, &kSet};

@@ -22,7 +22,7 @@ Said said_by(const Scheme& scheme, const Model& model) {
   Said out;
   out.found = scheme.recognise(model, faults).size();
   if (!faults.findings().empty()) {
-    out.where = faults.findings()[0].where;
+    out.where = faults.findings()[0].where.text();
     out.fault = faults.findings()[0].text;
   }
   if (!faults.notes().empty()) out.note = faults.notes()[0].text;

@@ -1,0 +1,155 @@
+#include "lib/model/review.h"
+
+#include <array>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+
+namespace wtool {
+namespace {
+
+constexpr std::size_t kLongName = 255;                      // bytes: no file system takes more
+constexpr std::size_t kLargeValue = std::size_t{1} << 20;   // bytes
+constexpr std::string_view kTemplateKey = "chat_template";  // also "tokenizer.chat_template.tool"
+
+constexpr Rule kNameText{"name.control", "names hold no control or invisible characters", false,
+                         Severity::Warning},
+    kNamePath{"name.path", "no name leads out of a folder when a file is named after it", false,
+              Severity::Warning},
+    kNameLong{"name.long", "names have at most 255 bytes", false, Severity::Note},
+    kNameEmpty{"name.empty", "no tensor's name is empty", false, Severity::Warning},
+    kMetaText{"metadata.control", "metadata holds no control or invisible characters", false,
+              Severity::Warning},
+    kMetaLarge{"metadata.large", "no metadata value has more than 1 MiB", false, Severity::Note},
+    kTemplate{"metadata.template", "there is no template that an engine would run", false,
+              Severity::Note},
+    kTemplateCode{"metadata.template-code", "templates do not reach for Python's internals", false,
+                  Severity::Warning};
+constexpr std::array<const Rule*, 8> kRules{&kNameText, &kNamePath,  &kNameLong, &kNameEmpty,
+                                            &kMetaText, &kMetaLarge, &kTemplate, &kTemplateCode};
+
+// The first character of a run that begins at `at` and is no plain ASCII, as a number; its length
+// is put into `size`. The text is UTF-8.
+std::uint32_t code_point(std::string_view s, std::size_t at, std::size_t& size) noexcept {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(s[at + i]); };
+  const unsigned lead = byte(0);
+  size = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  std::uint32_t value = size == 1 ? lead : lead & (0x7Fu >> size);
+  for (std::size_t i = 1; i < size; ++i) value = value << 6 | (byte(i) & 0x3Fu);
+  return value;
+}
+
+// What people cannot see, or what changes how they see the rest (UAX #9, UTS #39).
+bool is_invisible(std::uint32_t c) noexcept {
+  return c == 0x00AD || c == 0x061C || (c >= 0x200B && c <= 0x200F) ||
+         (c >= 0x202A && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
+         (c >= 0xE0000 && c <= 0xE007F);
+}
+
+bool is_plain(unsigned char c) noexcept {
+  return c >= 0x20 && c < 0x7F;
+}
+
+// Reasons for which a template can be meant to leave Jinja's sandbox.
+constexpr std::array<std::string_view, 8> kEscapes{
+    "__class__", "__mro__",    "__subclasses__", "__globals__",
+    "__init__",  "__import__", "__builtins__",   "__getattribute__"};
+
+class Review {
+ public:
+  Review(const Model& model, Diagnostics& faults) : model_(model), faults_(faults) {}
+
+  void run() {
+    for (const TensorEntry& t : model_.catalog.entries()) name(t);
+    for (const MetaEntry& e : model_.catalog.meta) metadata(e);
+  }
+
+ private:
+  const std::string& first_file() const { return model_.catalog.sources()[0]->name(); }
+
+  void name(const TensorEntry& t) {
+    const auto report = [&](const Rule& rule, std::string text, std::string fix) {
+      faults_.report(rule, {model_.catalog.sources()[t.source]->name(), "tensor", t.name}, kNowhere,
+                     std::move(text), std::move(fix));
+    };
+    if (t.name.empty())
+      report(kNameEmpty, "the name is empty", "--rename of 'wtool convert' gives it one");
+    if (t.name.size() > kLongName)
+      report(kNameLong, fmt::format("the name has {} bytes", t.name.size()),
+             "'wtool convert --rename' shortens it");
+    bool odd = false, separators = false;
+    for (const char c : t.name) {
+      odd |= !is_plain(static_cast<unsigned char>(c));
+      separators |= c == '/' || c == '\\' || c == ':' || c == '%';
+    }
+    if (odd)
+      if (const auto what = odd_text(t.name, false))
+        report(kNameText, "the name " + *what,
+               "do not paste it; 'wtool convert --rename' changes it");
+    if (separators || t.name.starts_with(".."))
+      if (const auto why = unsafe_path(t.name))
+        report(kNamePath, fmt::format("as a file name it {}", *why),
+               "tools that write a file for each tensor must not take it as it is");
+  }
+
+  void metadata(const MetaEntry& e) {
+    if (const auto what = odd_text(e.key, false)) report(kMetaText, e.key, "the key " + *what);
+    const auto* text = std::get_if<std::string>(&e.value);
+    if (!text) return;
+    if (const auto what = odd_text(*text, true)) report(kMetaText, e.key, "its value " + *what);
+    if (text->size() > kLargeValue)
+      report(kMetaLarge, e.key, fmt::format("its value has {} bytes", text->size()));
+    if (e.key.find(kTemplateKey) != std::string::npos) chat_template(e.key, *text);
+  }
+
+  void chat_template(const std::string& key, std::string_view text) {
+    report(kTemplate, key,
+           fmt::format("a template of {} bytes: untrusted text that chat engines run", text.size()),
+           fmt::format("read it: wtool inspect --get {}", quoted(key)));
+    for (const std::string_view escape : kEscapes)
+      if (const auto at = text.find(escape); at != std::string_view::npos)
+        return report(kTemplateCode, key,
+                      fmt::format("holds {} at position {}: a way out of a template's sandbox",
+                                  quoted(escape), at),
+                      "do not run it in an engine that renders templates with Python");
+  }
+
+  void report(const Rule& rule, const std::string& key, std::string text, std::string fix = {}) {
+    faults_.report(rule, {first_file(), "metadata", key}, kNowhere, std::move(text),
+                   std::move(fix));
+  }
+
+  const Model& model_;
+  Diagnostics& faults_;
+};
+
+}  // namespace
+
+std::optional<std::string> odd_text(std::string_view text, bool multiline) {
+  if (std::size_t bad = 0; !is_utf8(text, &bad))
+    return fmt::format("is not UTF-8: byte {:#04x} at position {}",
+                       static_cast<unsigned char>(text[bad]), bad);
+  for (std::size_t at = 0, size = 1; at < text.size(); at += size) {
+    size = 1;
+    const auto c = static_cast<unsigned char>(text[at]);
+    if (is_plain(c) || (multiline && (c == '\n' || c == '\r' || c == '\t'))) continue;
+    const std::uint32_t value = code_point(text, at, size);
+    if (value < 0x20 || (value >= 0x7F && value < 0xA0))
+      return fmt::format("holds a control character ({} at position {})",
+                         printable(text.substr(at, size)), at);
+    if (is_invisible(value))
+      return fmt::format("holds an invisible character (U+{:04X} at position {})", value, at);
+  }
+  return std::nullopt;
+}
+
+void review_texts(const Model& model, Diagnostics& faults) {
+  if (!model.catalog.sources().empty()) Review(model, faults).run();
+}
+
+RuleList text_rules() noexcept {
+  return kRules;
+}
+
+}  // namespace wtool
