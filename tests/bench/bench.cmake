@@ -1,5 +1,5 @@
 # Small programs that tests/bench/bench runs; built only when it asks.
-foreach(name open digest kernels ggml stats)
+foreach(name open digest kernels ggml stats check)
   if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/bench_${name}.cc)
     add_executable(bench_${name} EXCLUDE_FROM_ALL bench/bench_${name}.cc)
     target_link_libraries(bench_${name} PRIVATE wtool_formats OpenSSL::Crypto)
