@@ -117,7 +117,7 @@ Error no_such_tensor(const Model& model, std::string_view name) {
                                  : fmt::format("did you mean {}?", quoted(near)));
 }
 
-std::shared_ptr<const Model> open_input(const InputOptions& options, const Context& context) {
+OpenOptions open_options(const InputOptions& options, const Context& context) {
   OpenOptions open{.alone = options.alone, .void_as = {}, .stop_signal = context.run.stop_signal};
   if (!options.void_as.empty()) {
     open.void_as = parse_dtype(options.void_as);
@@ -129,8 +129,12 @@ std::shared_ptr<const Model> open_input(const InputOptions& options, const Conte
       throw near.empty() ? error : error.hint(fmt::format("did you mean '{}'?", near));
     }
   }
+  return open;
+}
+
+std::shared_ptr<const Model> open_input(const InputOptions& options, const Context& context) {
   Diagnostics faults;
-  auto model = open_model(options.path, context.registry, open, faults);
+  auto model = open_model(options.path, context.registry, open_options(options, context), faults);
   constexpr std::size_t kShown = 20;
   for (const Diagnostics::Note& n : faults.notes().first(std::min(kShown, faults.notes().size())))
     note(printable(n.where.empty() ? n.text : n.where + ": " + n.text));

@@ -22,6 +22,7 @@ struct InputOptions {
 };
 void add_input_options(CLI::App& app, InputOptions& options);
 void add_open_options(CLI::App& app, InputOptions& options);  // all but INPUT
+OpenOptions open_options(const InputOptions& options, const Context& context);
 // Opens and prints the notes of opening to stderr.
 std::shared_ptr<const Model> open_input(const InputOptions& options, const Context& context);
 

@@ -87,6 +87,12 @@ void write_location(JsonWriter& w, const Verdict& v) {
     w.begin_object();
     w.member("uri", uri(v.file));
     w.end_object();
+    if (v.byte != kNowhere) {
+      w.key("region");
+      w.begin_object();
+      w.member("byteOffset", v.byte);
+      w.end_object();
+    }
     w.end_object();
   }
   if (!v.tensors.empty()) {

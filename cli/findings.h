@@ -25,6 +25,7 @@ struct Verdict {
   std::vector<std::string> tensors;  // concerned, the worst first
   std::string message;               // what is the case, with the numbers
   std::string fix;                   // what would help, or ""
+  std::uint64_t byte = kNowhere;     // the position in the file, if there is one
 };
 
 // --junit FILE, --sarif FILE. Reading commands have no other use for -f; writing commands have it.

@@ -76,12 +76,19 @@ struct Job {
 // write when neither -o nor --to says one and the input is NPY; null: its own.
 Job prepare(const RewriteOptions& options, const Context& context, std::string_view label,
             const Format* prefer = nullptr);
+// The same for a model that is open.
+Job prepare(std::shared_ptr<const Model> model, const RewriteOptions& options,
+            const Context& context, std::string_view label, const Format* prefer = nullptr);
 
 // The stored bytes as they are, under the new name.
 void add_copy(Job& job, const TensorEntry& entry, std::string why = {}, bool kept = false);
 // What a scheme or a cast has appended to the plan since `steps_before`, as one tensor's fate.
 void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before, std::string to,
                  std::string why = {});
+
+// cli/rewrite_files.cc: cuts what the steps make into files, by the options, and names them. Throws
+// Usage if names collide or a format refuses a tensor. After it the plan can be executed.
+Placement lay_out(Job& job, const RewriteOptions& options);
 
 struct Finish {
   std::string_view verb;  // the command: names the JSON schema

@@ -1,0 +1,197 @@
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "cli/check_report.h"
+#include "cli/terminal.h"
+#include "formats/content.h"
+#include "lib/base/text.h"
+#include "lib/engine/execute.h"
+#include "lib/model/review.h"
+
+namespace wtool {
+namespace {
+
+using Level = Verdict::Level;
+
+constexpr Rule kNote{"model.note", "opening the model noticed nothing", false, Severity::Note};
+constexpr std::array<const Rule*, 1> kOwnRules{&kNote};
+
+const Format* format_of(const Model& model, const Registry& registry) {
+  const auto it = std::ranges::find(registry.formats, model.catalog.format,
+                                    [](const Format* f) { return f->name; });
+  return it == registry.formats.end() ? nullptr : *it;
+}
+
+// Those that this model could have broken: for the tests that passed.
+std::vector<RuleList> rules_for(const Model& model, const Registry& registry, bool fast) {
+  std::vector<RuleList> out{catalog_rules(), text_rules(), content_rules()};
+  if (const Format* format = format_of(model, registry)) {
+    out.push_back(format->rules);
+    out.push_back(format->review_rules);
+    if (!model.index_name.empty()) out.push_back(format->index_rules);
+  }
+  if (model.is_folder || model.catalog.sources().size() > 1) out.push_back(model_rules());
+  std::vector<const Scheme*> schemes;
+  for (const LogicalTensor& t : model.tensors)
+    if (t.scheme && std::ranges::find(schemes, t.scheme) == schemes.end())
+      schemes.push_back(t.scheme);
+  for (const Scheme* s : schemes) out.push_back(s->rules);
+  if (!fast) out.push_back(health_rules());
+  return out;
+}
+
+// The stored tensors that -t and -x leave.
+std::vector<std::uint32_t> chosen_entries(const Model& model, const SelectOptions& o) {
+  std::vector<std::uint32_t> out;
+  for (const std::uint32_t i : selected(model, o)) {
+    const auto parts = model.parts_of(model.tensors[i]);
+    out.insert(out.end(), parts.begin(), parts.end());
+  }
+  std::ranges::sort(out);
+  return out;
+}
+
+void check_values(CheckResult& result, std::span<const std::uint32_t> entries,
+                  const Context& context) {
+  RunOptions run = context.run;
+  Progress progress(*context.common, "check", "units");
+  run.progress = progress.callback();
+  ValueCheck check(result.model, entries, result.faults);
+  for (Plan plan; check.next(plan); plan = {}) execute(plan, run);
+  result.values = check.totals();
+}
+
+void review(CheckResult& result, const CheckOptions& o, const Context& context) {
+  const Model& model = *result.model;
+  Diagnostics& faults = result.faults;
+  const auto entries = chosen_entries(model, o.select);
+  review_texts(model, faults);
+  review_content(model, !o.fast, faults);
+  if (const Format* format = format_of(model, context.registry); format && format->review)
+    format->review(model.catalog, !o.fast, faults);
+  if (!o.fast) check_values(result, entries, context);
+  for (const Diagnostics::Note& n : faults.notes()) faults.report(kNote, n.where, kNowhere, n.text);
+  for (const SourcePtr& s : model.catalog.sources()) s->check_unchanged();
+}
+
+void judge_findings(CheckResult& result) {
+  for (const Finding& f : result.faults.findings()) {
+    const Level level = level_of(*f.rule, result.lenient);
+    result.judged.push_back(
+        {&f, level, level != Level::Error && f.rule->severity == Severity::Error});
+  }
+  std::ranges::stable_sort(result.judged, std::greater(), &CheckResult::Judged::level);
+  for (const Diagnostics::Count& c : result.faults.counts()) {
+    const Level level = level_of(*c.rule, result.lenient);
+    CheckResult::Counts& n = result.counts;
+    if (level == Level::Error)
+      n.errors += c.count;
+    else if (c.rule->severity == Severity::Error)
+      n.forgiven += c.count;
+    else
+      (level == Level::Warning ? n.warnings : n.notes) += c.count;
+  }
+}
+
+// --fail-on: levels, rules, or the part of a rule's id before a dot, with commas between.
+struct FailOn {
+  Level level = Level::Error;
+  std::vector<std::string> rules;
+
+  bool fails(const CheckResult::Judged& j) const {
+    return j.level >= level || std::ranges::any_of(rules, [&](const std::string& r) {
+             const std::string_view id = j.finding->rule->id;
+             return id == r || (id.starts_with(r) && id[r.size()] == '.');
+           });
+  }
+};
+
+FailOn fail_on(const CheckOptions& o, const Registry& registry) {
+  FailOn out;
+  std::vector<std::string_view> known{"error", "warning", "note"};
+  for (const RuleList list : all_check_rules(registry))
+    for (const Rule* r : list) {
+      known.push_back(r->id);
+      known.push_back(r->id.substr(0, r->id.find('.')));
+    }
+  for (std::string_view rest = o.fail_on; !rest.empty();) {
+    const std::string word(rest.substr(0, rest.find(',')));
+    rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+    if (std::ranges::find(known, word) == known.end()) {
+      const auto near = nearest(word, known);
+      throw Error(Fault::Usage, fmt::format("--fail-on: unknown level or rule {}", quoted(word)))
+          .hint(near.empty() ? "error, warning, note, or one of 'wtool check --rules'"
+                             : fmt::format("did you mean '{}'?", near));
+    }
+    if (word == "note")
+      out.level = std::min(out.level, Level::Note);
+    else if (word == "warning")
+      out.level = std::min(out.level, Level::Warning);
+    else if (word != "error")
+      out.rules.push_back(word);
+  }
+  return out;
+}
+
+std::shared_ptr<const Model> open(CheckResult& result, const CheckOptions& o,
+                                  const Context& context) {
+  try {
+    return open_model(o.input.path, context.registry, open_options(o.input, context),
+                      result.faults);
+  } catch (const Error& e) {
+    if (e.fault() == Fault::BadFile || e.fault() == Fault::Unsupported)
+      write_unreadable(o.input.path, e, o.findings);
+    throw;
+  }
+}
+
+}  // namespace
+
+std::vector<RuleList> all_check_rules(const Registry& registry) {
+  std::vector<RuleList> out;
+  for (const Format* f : registry.formats)
+    for (const RuleList list : {f->rules, f->index_rules, f->review_rules})
+      if (!list.empty()) out.push_back(list);
+  out.insert(out.end(), {catalog_rules(), model_rules(), text_rules(), content_rules(),
+                         health_rules(), RuleList(kOwnRules)});
+  for (const Scheme* s : registry.schemes)
+    if (!s->rules.empty()) out.push_back(s->rules);
+  return out;
+}
+
+Level level_of(const Rule& rule, bool lenient) noexcept {
+  if (rule.severity == Severity::Note) return Level::Note;
+  if (rule.severity == Severity::Warning || (lenient && rule.forgivable)) return Level::Warning;
+  return Level::Error;
+}
+
+ExitCode check_health(const CheckOptions& o, const Context& context) {
+  if (o.strict && o.lenient)
+    throw Error(Fault::Usage, "--strict and --lenient contradict each other");
+  const FailOn failing = fail_on(o, context.registry);
+  const std::array<std::string, 1> taken{o.input.path};
+  check_report_files(o.findings.files(), o.findings.force, taken);
+  CheckResult result;
+  result.fast = o.fast;
+  result.lenient = o.lenient;
+  result.model = open(result, o, context);
+  check_report_files(o.findings.files(), o.findings.force, files_of(*result.model));
+  review(result, o, context);
+  result.rules = rules_for(*result.model, context.registry, o.fast);
+  judge_findings(result);
+  for (CheckResult::Judged& j : result.judged) j.fails = failing.fails(j);
+  result.ok = std::ranges::none_of(result.judged, &CheckResult::Judged::fails);
+  if (!o.salvage.empty()) result.salvaged = salvage(result.model, o, context);
+  if (context.common->json)
+    write_check_json(result);
+  else
+    print_check(result, context.common->verbose);
+  write_check_findings(result, o.findings);
+  if (result.counts.errors > 0 && result.model->catalog.entries().empty()) return ExitCode::BadFile;
+  return result.ok ? ExitCode::Ok : ExitCode::No;
+}
+
+}  // namespace wtool

@@ -1,0 +1,23 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/check.h"
+
+namespace wtool {
+
+// What --salvage wrote.
+struct Salvaged {
+  std::string path;
+  std::uint64_t tensors = 0, bytes = 0;  // of the output
+  std::vector<std::string> left_out;     // besides what was lost: "tensor 'x': why"
+};
+
+// Writes what `model`, read from a damaged input, still holds as a sound file or folder in its own
+// format; the input is not touched. Tensors are copied as they are stored.
+Salvaged salvage(std::shared_ptr<const Model> model, const CheckOptions& options,
+                 const Context& context);
+
+}  // namespace wtool
