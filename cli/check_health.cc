@@ -6,6 +6,7 @@
 
 #include "cli/check_report.h"
 #include "cli/terminal.h"
+#include "formats/config_review.h"
 #include "formats/content.h"
 #include "lib/base/text.h"
 #include "lib/engine/execute.h"
@@ -34,6 +35,7 @@ std::vector<RuleList> rules_for(const Model& model, const Registry& registry, bo
     if (!model.index_name.empty()) out.push_back(format->index_rules);
   }
   if (model.is_folder || model.catalog.sources().size() > 1) out.push_back(model_rules());
+  if (!model.side.empty()) out.push_back(config_rules());
   std::vector<const Scheme*> schemes;
   for (const LogicalTensor& t : model.tensors)
     if (t.scheme && std::ranges::find(schemes, t.scheme) == schemes.end())
@@ -70,6 +72,7 @@ void review(CheckResult& result, const CheckOptions& o, const Context& context) 
   const auto entries = chosen_entries(model, o.select);
   review_texts(model, faults);
   review_content(model, !o.fast, faults);
+  review_config(model, !o.fast, faults);
   if (const Format* format = format_of(model, context.registry); format && format->review)
     format->review(model.catalog, !o.fast, faults);
   if (!o.fast) check_values(result, entries, context);
@@ -155,8 +158,8 @@ std::vector<RuleList> all_check_rules(const Registry& registry) {
   for (const Format* f : registry.formats)
     for (const RuleList list : {f->rules, f->index_rules, f->review_rules})
       if (!list.empty()) out.push_back(list);
-  out.insert(out.end(), {catalog_rules(), model_rules(), text_rules(), content_rules(),
-                         health_rules(), RuleList(kOwnRules)});
+  out.insert(out.end(), {catalog_rules(), model_rules(), config_rules(), text_rules(),
+                         content_rules(), health_rules(), RuleList(kOwnRules)});
   for (const Scheme* s : registry.schemes)
     if (!s->rules.empty()) out.push_back(s->rules);
   return out;

@@ -32,6 +32,8 @@ constexpr Rule kEntries{"imatrix.entries", "so many entries can lie in the file"
     kChunks{"imatrix.chunks", "the number of chunks is not negative", true},
     kDataset{"imatrix.dataset", "the name of the data lies in the file"},
     kTrailing{"imatrix.trailing-bytes", "nothing follows the name of the data", true};
+constexpr Rule kFinite{"imatrix.finite", "importance values are finite and not negative"};
+constexpr std::array<const Rule*, 1> kReviewRules{&kFinite};
 constexpr std::array<const Rule*, 9> kRules{&kEntries, &kCut,    &kName,    &kNameText, &kCalls,
                                             &kValues,  &kChunks, &kDataset, &kTrailing};
 
@@ -439,6 +441,29 @@ class CountsStep final : public Step {
   std::int32_t calls_;
 };
 
+// The first of each tensor's values that cannot be an importance.
+void review(const Catalog& catalog, bool deep, Diagnostics& faults) {
+  constexpr std::uint64_t kPiece = 1u << 18;
+  Buffer piece;
+  for (const TensorEntry& t : catalog.entries()) {
+    if (!deep || t.dtype != DType::F32) continue;
+    const SourcePtr& file = catalog.sources()[t.source];
+    for (std::uint64_t at = 0; at < t.bytes; at += piece.size()) {
+      piece.resize(static_cast<std::size_t>(std::min(kPiece, t.bytes - at)));
+      file->read(t.offset + at, piece);
+      std::size_t i = 0;
+      const std::size_t n = piece.size() / sizeof(float);
+      while (i < n && load<float>(piece, i) >= 0 && std::isfinite(load<float>(piece, i))) ++i;
+      if (i == n) continue;
+      const std::uint64_t bad = at + i * sizeof(float);
+      faults.report(kFinite, {file->name(), "tensor", t.name}, t.offset + bad,
+                    fmt::format("value {} is {}", bad / sizeof(float), load<float>(piece, i)),
+                    "make the matrix again: such values spoil what is quantized with them");
+      break;
+    }
+  }
+}
+
 constexpr std::array<std::string_view, 2> kSuffixes{".dat", ".imatrix"};
 
 }  // namespace
@@ -467,6 +492,8 @@ const Format kImatrixDat{.name = "imatrix",
                          .rules = kRules,
                          .detect = detect,
                          .read = read,
+                         .review = review,
+                         .review_rules = kReviewRules,
                          .refuses = refuses,
                          .refuses_meta = refuses_meta,
                          .layout = layout};

@@ -27,10 +27,12 @@ constexpr Rule kMissingShard{"index.missing-shard", "every file that the index n
     kMissingFile{"set.missing-file", "every file of a numbered set is there"},
     kPart{"set.part", "every file of a set says that it is one of it"},
     kOtherFormat{"set.format", "all files of a model are of one format"},
-    kUnreadable{"set.unreadable", "every file of a model is a weight file"};
-constexpr std::array<const Rule*, 11> kRules{
+    kUnreadable{"set.unreadable", "every file of a model is a weight file"},
+    kStrayFile{"index.stray-file", "every weight file beside the index is named in it", false,
+               Severity::Warning};
+constexpr std::array<const Rule*, 12> kRules{
     &kMissingShard, &kLink,        &kPath, &kMissingTensor, &kWrongShard, &kStrayTensor,
-    &kTotalSize,    &kMissingFile, &kPart, &kOtherFormat,   &kUnreadable};
+    &kTotalSize,    &kMissingFile, &kPart, &kOtherFormat,   &kUnreadable, &kStrayFile};
 
 constexpr std::string_view kAlone = "--alone and the name of one file read just that file";
 
@@ -340,7 +342,11 @@ void Opener::collect_side_files(const std::string& folder, const std::vector<std
     if (why.empty()) continue;
     const bool is_folder = e.kind == FolderEntry::Kind::Folder;
     model_->left_out.push_back(fmt::format("{}{}: {}", e.name, is_folder ? "/" : "", why));
-    if (!is_folder && named_as_weights(e.name))
+    if (is_folder || !named_as_weights(e.name)) continue;
+    // Harms nobody here: a note, but for those who ask for every fault.
+    if (faults_.mode() == Diagnostics::Mode::Collect)
+      faults_.report(kStrayFile, joined(folder, e.name), kNowhere, "is left out: " + why);
+    else
       faults_.note(folder, fmt::format("{} is left out: {}", quoted(e.name), why));
   }
 }

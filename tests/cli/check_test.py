@@ -213,6 +213,40 @@ class Check(Command):
         self.assertEqual(sorted(f["file"] for f in found if f["rule"] == "content.pickle"), ["m/data.pkl", "m/pytorch_model.bin"])
         self.assertEqual([f["file"] for f in found if f["rule"] == "content.code"], ["m/modeling_evil.py"])
 
+    def test_a_config_is_held_against_the_tensors(self):
+        os.mkdir("m")
+        tensors = {"model.embed_tokens.weight": ("F32", [4, 8], ramp(32)), "lm_head.weight": ("F32", [4, 8], ramp(32, 5)),
+                   "model.layers.0.mlp.up_proj.weight": ("F32", [4, 8], ramp(32, 7))}
+        write_safetensors("m/model.safetensors", tensors, {"format": "pt"})
+        config = {"torch_dtype": "bfloat16", "num_hidden_layers": 2, "vocab_size": 5, "tie_word_embeddings": True}
+        pathlib.Path("m/config.json").write_text(json.dumps(config))
+        found = {f["rule"]: f["message"] for f in self.check("m", "--fast")["findings"]}
+        self.assertEqual(set(found), {"config.dtype", "config.layers", "config.vocabulary", "config.tied"})
+        self.assertIn("'bfloat16', but most weights are f32", found["config.dtype"])
+        self.assertIn("is 5, but 'model.embed_tokens.weight' has 4 rows", found["config.vocabulary"])
+        sound = {"torch_dtype": "float32", "num_hidden_layers": 1, "vocab_size": 4}
+        pathlib.Path("m/config.json").write_text(json.dumps(sound))
+        pathlib.Path("m/tokenizer.json").write_text('{"a": [1, 2}')
+        (found,) = self.check("m")["findings"]
+        self.assertEqual((found["rule"], found["file"], found["offset"]), ("config.json", "m/tokenizer.json", 11))
+        pathlib.Path("m/config.json").write_text("[" * 100000)
+        self.assertIn(("config.json", "warning"), self.findings("m"))
+
+    def test_a_weight_file_that_no_index_names_is_told(self):
+        os.mkdir("m")
+        for i in (1, 2, 3):
+            write_safetensors(f"m/model-0000{i}-of-00002.safetensors", {f"t{i}": ("F32", [4], ramp(4, i))}, {"format": "pt"})
+        index = {"weight_map": {f"t{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}}
+        pathlib.Path("m/model.safetensors.index.json").write_text(json.dumps(index))
+        self.assertEqual(self.findings("m"), [("index.stray-file", "warning")])
+
+    def test_an_importance_matrix_is_checked_too(self):
+        entry = struct.pack("<i", 1) + b"w" + struct.pack("<ii", 2, 3)
+        pathlib.Path("i.dat").write_bytes(struct.pack("<i", 1) + entry + floats([1, 2, 3]))
+        self.assertNotIn("imatrix.finite", [f[0] for f in self.findings("i.dat")])
+        pathlib.Path("i.dat").write_bytes(struct.pack("<i", 1) + entry + floats([1, INF, 3]))
+        self.assertEqual(self.one("imatrix.finite", "i.dat", code=1)["offset"], 4 + 4 + 1 + 8 + 4)
+
     def test_keys_of_a_gguf_are_held_against_its_tensors(self):
         block = struct.pack("<e", 0.5) + bytes(range(16))
         keys = {"general.architecture": (STRING, "llama"), "general.file_type": (U32, 7), "llama.block_count": (U32, 3)}

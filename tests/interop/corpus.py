@@ -212,7 +212,7 @@ def check_document_faults(run, rules):
 def check_faults(wtool, entry, rules):
     """What is wrong with the answers of 'check' for one corpus entry."""
     good = {"accept": [0], "reject": [1, 3], "either": [0, 1, 3]}[entry["verdict"]]
-    if entry["format"] == "npz":
+    if entry["format"] in ("npz", "pt"):
         good = [3]
     if entry["file"] in ALWAYS:
         good = [0]
@@ -307,9 +307,10 @@ def faults_of(wtool, entry):
 
 
 def diagnosed(wtool, entry):
-    """An NPZ or what is left of one is called by its name."""
+    """An NPZ or what is left of one, or a PyTorch file, is called by its name."""
     run = Run(wtool, "inspect", entry["path"])
-    if entry["verdict"] == "accept" and b"NPZ" not in run.err and b"zip" not in run.err:
+    words = [b"NPZ", b"zip"] if entry["format"] == "npz" else [b"PyTorch"]
+    if (entry["verdict"] == "accept" or entry["format"] == "pt") and not any(w in run.err for w in words):
         yield f"not diagnosed: {run.err!r}"
 
 
@@ -324,8 +325,12 @@ def corpus(source, folder):
         with open(os.path.join(out, "manifest.json")) as f:
             for entry in json.load(f)["files"]:
                 entry["path"] = os.path.join(out, entry["file"])
-                if entry["format"] != "imatrix":
-                    yield entry
+                yield entry
+    # PyTorch's files are not read, only known for what they are.
+    with open(os.path.join(shared, "pt", "catalog.json")) as f:
+        for entry in json.load(f)["files"]:
+            yield {"file": "pt/" + entry["file"], "path": os.path.join(shared, "pt", entry["file"]),
+                   "format": "pt", "verdict": "reject", "rule": "a pickle", "class": "pt"}
 
 
 def main():
@@ -340,8 +345,10 @@ def main():
                 peers.update(json.load(f)["files"])
 
         def judge(entry):
+            if entry["format"] == "imatrix":  # 'inspect' shows containers
+                return []
             return list(faults_of(wtool, entry)) + (
-                list(diagnosed(wtool, entry)) if entry["format"] == "npz" else [])
+                list(diagnosed(wtool, entry)) if entry["format"] in ("npz", "pt") else [])
 
         def judge_check(entry):
             return list(check_faults(wtool, entry, rules)) + list(

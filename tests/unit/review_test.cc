@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "formats/config_review.h"
 #include "formats/content.h"
 #include "formats/magic.h"
 #include "formats/registry.h"
@@ -92,7 +93,7 @@ TEST_CASE("review: rule ids are unique and every rule has a summary", "[review]"
   for (const Format* f : registry.formats)
     for (const RuleList list : {f->rules, f->index_rules, f->review_rules}) look(list);
   for (const Scheme* s : registry.schemes) look(s->rules);
-  for (const RuleList list : {catalog_rules(), model_rules(), text_rules(), content_rules()})
+  for (const RuleList list : {catalog_rules(), model_rules(), text_rules(), content_rules(), config_rules()})
     look(list);
   CHECK(seen.size() > 90);
 }
