@@ -349,7 +349,7 @@ TEST_CASE("imatrix: only its own files are taken for a .dat file", "[imatrix]") 
   std::size_t files = 0;
   for (const auto& e : std::filesystem::recursive_directory_iterator(
            std::filesystem::path(WTOOL_SOURCE_DIR) / "testdata")) {
-    if (!e.is_regular_file()) continue;
+    if (!e.is_regular_file() || e.path().extension() == ".dat") continue;
     INFO(e.path().native());
     CHECK_FALSE(kImatrixDat.detect(*open_file(e.path().native())));
     ++files;

@@ -287,8 +287,9 @@ TEST_CASE("a wrong total and files beside the index are notes, and faults for a 
                                                       "runs/: a folder"});
   Diagnostics check(Diagnostics::Mode::Collect);
   open_model(f.path(), registry(), {}, check);
-  REQUIRE(check.findings().size() == 1);
+  REQUIRE(check.findings().size() == 2);
   CHECK(check.findings()[0].rule->id == "index.total-size");
+  CHECK(check.findings()[1].rule->id == "index.stray-file");
 }
 
 TEST_CASE("a check of a folder lists every fault of the index", "[model]") {
