@@ -3,11 +3,20 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace wtool {
 namespace {
 
 #if defined(__x86_64__)
+// Clang 16 has no name for it. That the system keeps the registers, avx2 has shown.
+bool has_f16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 // Everything that the pragmas of Highway's SSE4, AVX2 and AVX3 targets let the compiler use.
 Simd detect() noexcept {
   __builtin_cpu_init();
@@ -18,8 +27,7 @@ Simd detect() noexcept {
   };
   const auto avx2 = [] {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2");
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_f16c();
   };
   const auto avx512 = [] {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
