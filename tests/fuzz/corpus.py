@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""Corpora of the fuzzer: what is kept of one, and what to begin one with.
+
+usage: corpus.py pack FOLDER FILE        the files of a folder as one: for testdata/fuzz/TARGET
+       corpus.py unpack FILE FOLDER      the reverse; a file's name is its SHA-256
+       corpus.py seed TARGET FOLDER [WTOOL]
+                                         from testdata, from ../shared/corpus where it is there, and,
+                                         with a wtool to make them, models quantized in each scheme
+
+A pack is, for each input, its length (u32, little-endian) and its bytes; sorted by length, then by
+content, so that the same inputs are the same pack.
+"""
+import hashlib
+import json
+import math
+import pathlib
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+SHARED = ROOT.parent / "shared" / "corpus"
+
+
+def pack(folder, out):
+    inputs = {p.read_bytes() for p in pathlib.Path(folder).iterdir() if p.is_file()}
+    with open(out, "wb") as f:
+        for one in sorted(inputs, key=lambda b: (len(b), b)):
+            f.write(struct.pack("<I", len(one)) + one)
+
+
+def unpack(file, folder):
+    data, at = pathlib.Path(file).read_bytes(), 0
+    while at < len(data):
+        (n,) = struct.unpack_from("<I", data, at)
+        save(folder, data[at + 4:at + 4 + n])
+        at += 4 + n
+
+
+def save(folder, content):
+    (pathlib.Path(folder) / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
+
+
+def parts(*all_of_them):
+    return b"".join(struct.pack("<I", len(p)) + p for p in all_of_them)
+
+
+def file(tensors, metadata=None):
+    """safetensors: name -> (dtype, shape, bytes)"""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+# ---- what to begin with
+
+MOST = 1 << 14  # larger files make slow inputs
+
+
+def small_files(folder, suffixes):
+    for path in sorted(pathlib.Path(folder).rglob("*")):
+        if path.is_file() and path.suffix in suffixes and path.stat().st_size <= MOST:
+            yield path.read_bytes()
+
+
+def generated(script):
+    """What a generator of ../shared/corpus makes; None where it is not there."""
+    if not (SHARED / script).exists():
+        return None
+    out = tempfile.mkdtemp(prefix="wtool-seeds-")
+    subprocess.run([sys.executable, SHARED / script, out], check=True, stdout=subprocess.DEVNULL)
+    return pathlib.Path(out)
+
+
+def safetensors(_):
+    yield from small_files(ROOT / "testdata" / "safetensors", {".safetensors"})
+
+
+def gguf(_):
+    yield from small_files(ROOT / "testdata" / "gguf", {".gguf"})
+
+
+def npy(_):
+    yield from small_files(ROOT / "testdata" / "schemes", {".npy"})
+    if out := generated("make_corpus.py"):
+        yield from small_files(out / "npy", {".npy"})
+
+
+def imatrix(_):
+    for i, data in enumerate(gguf(_)):
+        if i % 8 == 0 or b"imatrix" in data:
+            yield data
+    if out := generated("make_gguf_corpus.py"):
+        yield from small_files(out / "imatrix", {".dat", ".gguf", ".imatrix", ""})
+
+
+def index(_):
+    a = file({"a": ("F32", [2], bytes(8)), "b": ("I8", [3], bytes(3))})
+    b = file({"c": ("BF16", [1, 2], bytes(4))}, {"format": "pt"})
+    name = "model-0000{}-of-00003.safetensors"
+    table = {"metadata": {"total_size": 15}, "weight_map": {"a": name.format(1), "b": name.format(1), "c": name.format(2)}}
+    yield parts(json.dumps(table).encode(), a, b)
+    yield parts(b"", a, b, file({"d": ("F16", [0], b"")}))
+    yield parts(b"", file({}))
+    out = generated("make_corpus.py")
+    for folder in sorted(out.glob("sharded/*")) if out else []:
+        files = sorted(p for p in folder.iterdir() if p.suffix == ".safetensors")[:3]
+        tables = list(folder.glob("*.index.json"))
+        text = tables[0].read_bytes() if tables else b""
+        text = text.replace(b"of-00002", b"of-00003")
+        yield parts(text, *(p.read_bytes() for p in files))
+    for folder in sorted((ROOT / "testdata" / "gguf").rglob("split*")):
+        if folder.is_dir():
+            yield parts(b"", *(p.read_bytes() for p in sorted(folder.glob("*.gguf"))[:3]))
+
+
+def a_model(rows=32, cols=128):
+    chance = random.Random(1)
+
+    def f32(*shape):
+        n = math.prod(shape)
+        return ("F32", list(shape), struct.pack(f"<{n}f", *(chance.gauss(0, 1) for _ in range(n))))
+
+    return file({"model.layers.0.mlp.up_proj.weight": f32(rows, cols), "model.norm.weight": f32(8)})
+
+
+SCHEMES = ["--int8", "--int4", "--int4 --asym", "--bits 3", "--w8a8", "--fp8", "--fp8 --block", "--nvfp4", "--mxfp4", "--mxfp8",
+           "--nf4", "--int4 --scheme gptq", "--int8 --scheme gptq", "--int4 --scheme gptq --asym", "--bits 2 --scheme gptq",
+           "--int4 --scheme awq", "--bits 3 --scheme gptq", "--int4 --group-size channel"]
+
+
+def quantized(wtool):
+    """(name of the side file, its text, the model)"""
+    with tempfile.TemporaryDirectory() as folder:
+        base = pathlib.Path(folder)
+        (base / "m").mkdir()
+        (base / "m" / "model.safetensors").write_bytes(a_model())
+        (base / "m" / "config.json").write_text('{"model_type": "llama"}')
+        for i, options in enumerate(SCHEMES if wtool else []):
+            out = base / str(i)
+            done = subprocess.run([wtool, "quantize", *options.split(), str(base / "m"), "-o", f"{out}/"], capture_output=True, text=True)
+            if done.returncode != 0:
+                print(f"no seed of {options}: {done.stderr.strip()}", file=sys.stderr)
+                continue
+            yield "config.json", (out / "config.json").read_bytes(), (out / "model.safetensors").read_bytes()
+            for own in ("quantize_config.json", "quant_config.json"):
+                if (out / own).exists():
+                    yield own, (out / own).read_bytes(), (out / "model.safetensors").read_bytes()
+
+
+def hand_made_schemes():
+
+    def config(**of):
+        return json.dumps({"quantization_config": of}).encode()
+
+    # FP8 blocks, modelopt, gpt-oss and bitsandbytes int8 as other tools leave them.
+    yield 0, config(quant_method="fp8", weight_block_size=[128, 128]), file({
+        "a.weight": ("F8_E4M3", [4, 130], bytes(520)), "a.weight_scale_inv": ("F32", [1, 2], struct.pack("<2f", 1, 2))})
+    yield 0, config(quant_method="fp8"), file({
+        "a.weight": ("F8_E4M3", [4, 8], bytes(32)), "a.weight_scale": ("F32", [], struct.pack("<f", 2))})
+    yield 3, json.dumps({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}).encode(), file({
+        "a.weight": ("U8", [4, 16], bytes(64)), "a.weight_scale": ("F8_E4M3", [4, 2], bytes(8)),
+        "a.weight_scale_2": ("F32", [], struct.pack("<f", 1)), "a.input_scale": ("F32", [], struct.pack("<f", 1))})
+    yield 3, json.dumps({"quantization": {"quant_algo": "FP8"}}).encode(), file({
+        "a.weight": ("F8_E4M3", [4, 16], bytes(64)), "a.weight_scale": ("F32", [], struct.pack("<f", 1))})
+    yield 0, config(quant_method="mxfp4"), file({
+        "a.w_blocks": ("U8", [2, 3, 2, 16], bytes(192)), "a.w_scales": ("U8", [2, 3, 2], bytes(12))})
+    yield 0, config(quant_method="bitsandbytes", load_in_8bit=True), file({
+        "a.weight": ("I8", [4, 8], bytes(32)), "a.SCB": ("F32", [4], struct.pack("<4f", 1, 2, 3, 4))})
+    yield 0, config(quant_method="torchao"), file({
+        "a._weight_qdata": ("I8", [4, 8], bytes(32)), "a._weight_scale": ("F32", [4], bytes(16))},
+        {"tensor_names": '["a.weight"]', "a.weight": '{"_type": "Int8Tensor"}'})
+    yield 0, b"{}", a_model(2, 4)
+
+
+def schemes(wtool):
+    names = ["config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json"]
+    for name, text, model in quantized(wtool):
+        yield parts(bytes([names.index(name)]), text, model)
+    for which, text, model in hand_made_schemes():
+        yield parts(bytes([which]), text, model)
+
+
+def texts(*lines):
+    return lambda _: (line.encode() for line in lines)
+
+
+json_texts = texts('{"a": [1, -0, 1.5e+3, true, false, null, "x\\u00e9\\n\\ud83d\\ude00"], "b": {}}', "[]", '{"a":1,"a":2}',
+                   '{\n  "a": 1,\n  "b": [\n    1\n  ]\n}\n', '"\\u0000"', "18446744073709551616", "[[[[]]]]", '{"a b": "\\/"}')
+metadata = texts('[["general.name","str"],["n","u32",3],["f","f32","0x7fc00000"],["s","arr","str",["a",{"hex":"ff"}]],["l","i64","-5"]]',
+                 '[["x","arr","f32",[1.5,"0x7f800000"]],["b","bool",true],["e","arr","u8",[]],["h","str",{"hex":"00ff"}],["d","f64",1e300]]',
+                 '{"a": "b", "wtool.gguf_metadata": "[[\\"n\\",\\"u32\\",3],[\\"a\\",\\"str\\"]]"}', '{"format": "pt"}')
+selector = texts("*", "layers.0.*", "model.layers.[0-9].mlp.{up,down}_proj.weight", "re:q_proj\\.weight$", "dtype:bf16", "layer:3", "layer:0-3",
+                 "layer:3-", "shape:2d", "shape:>=2d", "shape:[64,*]", "lm_head.weight", "re:^model\\.(.*)=\\1", "*.weight=q4_k",
+                 "[!a-c]?\\*", "odd name [1,2] {a}*\\", "re:(a|b)*c+=x\\0", "{a,{b,c}}")
+gate = texts("max(rel_rmse in 'layers.*.mlp.*') <= 0.01 and count(cos < 0.99) == 0", "min(cos) > 0.9", "not (mean(rel_rmse) >= 1e-3 or sum(zeros) != 2)",
+             "percentile(99.9, rel_rmse) < 5%", "p99.9(rel_rmse) < 1", "max(zeros / 2 + -1 * rel_rmse) == 3", "1 < 2", "count(rel_rmse > 0.1 and cos < 1) <= 2",
+             "max(rel_rmse in 'dtype:bf16') <= 0.01", "percentile(cos, 50) >= 0.5")
+slices = texts("a[0:4,:8]", "a[-1]", "[...,0]", "a[...]", "[::]", "[1:2,3:4,0:1]", "[0]", "a[b][0]", "[:,:]", "[-3:-1]", "[99999999999999999999]", "[]")
+rules = texts("model.layers.{L}.mlp.{P=gate,up}_proj.weight -> model.layers.{L}.mlp.{P}_proj.weight  # a comment\n",
+              "model.layers.{L}.self_attn.q_proj.weight permute(2, 1) -> model.layers.{L}.self_attn.q_proj.weight\n",
+              "a.{N}.w stack(N) -> a.w transpose\n\n# nothing\nx rows(0, 4) -> y split(0, 2) add(-1.5)\n", "lm_head.weight -> lm_head.weight\n")
+
+
+def lock(wtool):
+    yield (b'{"schema":"wtool.lock/1","envelope_tolerance":0.1,"tensors":[\n{"name":"a","dtype":"f32","shape":[2,3],"scheme":"plain","min":-1,'
+           b'"max":1,"absmax":1,"rms":0.5,"zeros":0,"nan":0,"inf":0,"sha256":["' + b"ab" * 32 + b'"]},\n{"name":"b","name_hex":"ff","dtype":'
+           b'"q4_k","shape":[],"scheme":"plain","bytes":144}\n]}\n')
+    yield b'{"schema":"wtool.lock/1","tensors":[]}'
+
+
+def cli(wtool):
+    some = [a_model(4, 64)] + [d for i, d in enumerate(safetensors(wtool)) if i % 10 == 0]
+    some += [d for i, d in enumerate(gguf(wtool)) if i % 15 == 0] + [d for i, d in enumerate(npy(wtool)) if i % 15 == 0]
+    for i, data in enumerate(some):
+        for which in range(64) if i == 0 else range(i % 7, 64, 7):
+            yield bytes([which]) + data
+
+
+SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "rules": rules, "cli": cli}
+
+
+def seed(target, folder, wtool=None):
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    for data in SEEDS[target](wtool):
+        save(folder, data)
+
+
+if __name__ == "__main__":
+    commands = {"pack": pack, "unpack": unpack, "seed": seed}
+    if len(sys.argv) < 4 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])

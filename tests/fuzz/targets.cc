@@ -1,0 +1,31 @@
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+
+#include "tests/fuzz/target.h"
+
+namespace wtool::fuzz {
+
+extern const Target kCli, kGate, kGguf, kImatrix, kIndex, kJson, kLock, kMetadata, kNpy, kRules,
+    kSafetensors, kSchemes, kSelector, kSlice;
+
+std::span<const Target* const> all_targets() noexcept {
+  static constexpr std::array<const Target*, 14> kTargets{
+      &kSafetensors, &kGguf,     &kNpy,  &kImatrix, &kIndex, &kSchemes, &kJson,
+      &kMetadata,    &kSelector, &kGate, &kSlice,   &kLock,  &kRules,   &kCli};
+  return kTargets;
+}
+
+const Target* find_target(std::string_view name) noexcept {
+  const auto targets = all_targets();
+  const auto it = std::ranges::find(targets, name, [](const Target* t) { return t->name; });
+  return it == targets.end() ? nullptr : *it;
+}
+
+void finding(std::string_view text) {
+  std::fprintf(stderr, "FINDING: %.*s\n", static_cast<int>(text.size()), text.data());
+  std::abort();
+}
+
+}  // namespace wtool::fuzz
