@@ -76,6 +76,7 @@ CASES = [
     Case("digest", "digest in/m.safetensors in/model -o out/SHA256SUMS"),
     Case("show", "show in/m.safetensors lm_head.weight -o out/o.npy"),
     Case("lock", "check in/m.safetensors --write-lock out/o.lock -j1"),
+    Case("salvage", "check in/model --salvage out/o/ --sarif out/s.sarif -j1"),
     # As on a file system that has less to offer.
     Case("plain-file", "convert in/m.safetensors -o out/o.safetensors -j1",
          always="renameat2=EINVAL,fallocate=EOPNOTSUPP,copy_file_range=ENOSYS"),
