@@ -643,8 +643,13 @@ void Reader::data() {
                        needed, source_.size(), needed - source_.size()),
            std::string(kShortHint));
   for (Pending& p : pending_) {
-    p.entry.offset = checked_add(p.entry.offset, begin).value_or(~std::uint64_t{0});
-    catalog_.add(p.entry, p.place, faults_);
+    TensorEntry& t = p.entry;
+    t.offset = checked_add(t.offset, begin).value_or(~std::uint64_t{0});
+    if (checked_add(t.offset, t.bytes).value_or(~std::uint64_t{0}) <= source_.size())
+      catalog_.add(t, p.place, faults_);
+    else  // part of the one fault above
+      faults_.lose(source_.name(), t.name, t.bytes,
+                   t.offset < source_.size() ? source_.size() - t.offset : 0);
   }
   if (next_)
     if (const auto end = checked_add(begin, *next_)) trailing(*end);

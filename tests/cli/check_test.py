@@ -372,7 +372,9 @@ class Check(Command):
         keys = {"general.architecture": (STRING, "llama"), "general.name": (STRING, "x"), "llama.epsilon": (F32, 0.5)}
         raw = gguf({"a": ("f32", [3], floats([1, 2, 3])), "b": ("f32", [64], ramp(64))}, keys)
         pathlib.Path("cut.gguf").write_bytes(raw[:-100])
-        self.wtool("check", "--salvage", "out.gguf", "cut.gguf", code=1)
+        document = self.check("cut.gguf", "--salvage", "out.gguf", code=1)
+        self.assertEqual([f["rule"] for f in document["findings"] if f["level"] == "error"], ["gguf.data-truncated"])
+        self.assertEqual(document["lost"], [{"tensor": "b", "file": "cut.gguf", "bytes": 256, "present": 156}])
         got_keys, got = read_gguf("out.gguf")
         self.assertEqual((got_keys, got), (keys, {"a": ("f32", [3], floats([1, 2, 3]))}))
 
