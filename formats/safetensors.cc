@@ -11,19 +11,17 @@
 #include "formats/metadata_json.h"
 #include "formats/registry.h"
 #include "formats/safetensors_index.h"
+#include "formats/safetensors_types.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 
 namespace wtool {
 namespace {
 
-constexpr std::uint64_t kMaxHeader = 100'000'000;  // the reference's limit (tensor.rs)
 // wtool's own limits, which bound the memory that a hostile header can ask for.
 constexpr std::size_t kMaxDimensions = 3 * Catalog::kMaxTensors;
 constexpr std::size_t kMaxMetadata = std::size_t{1} << 17;
 constexpr std::size_t kMaxFindings = 1000;
-
-constexpr std::string_view kMetadataName = "__metadata__";
 
 constexpr Rule kLength{
     "safetensors.length",
@@ -53,45 +51,18 @@ constexpr std::array<const Rule*, 16> kRules{
     &kOffsets,      &kOverlap,       &kHole,          &kTruncated,     &kTrailing, &kMetadata,
     &kMetadataNull, &kMetadataTwice, &kTypedMetadata, &kLimit};
 
-struct Name {
-  DType type;
-  std::string_view text;
-};
-constexpr std::array kNames{
-    Name{DType::BF16, "BF16"},
-    Name{DType::F16, "F16"},
-    Name{DType::F32, "F32"},
-    Name{DType::U8, "U8"},
-    Name{DType::I8, "I8"},
-    Name{DType::F8_E4M3, "F8_E4M3"},
-    Name{DType::I32, "I32"},
-    Name{DType::I64, "I64"},
-    Name{DType::U32, "U32"},
-    Name{DType::Bool, "BOOL"},
-    Name{DType::F64, "F64"},
-    Name{DType::U64, "U64"},
-    Name{DType::I16, "I16"},
-    Name{DType::U16, "U16"},
-    Name{DType::C64, "C64"},
-    Name{DType::F8_E5M2, "F8_E5M2"},
-    Name{DType::F8_E8M0, "F8_E8M0"},
-    Name{DType::F8_E4M3FNUZ, "F8_E4M3FNUZ"},
-    Name{DType::F8_E5M2FNUZ, "F8_E5M2FNUZ"},
-    Name{DType::F6_E2M3, "F6_E2M3"},
-    Name{DType::F6_E3M2, "F6_E3M2"},
-    Name{DType::F4, "F4"},
-};
-
 std::string dtype_hint(std::string_view unknown) {
   if (const auto type = parse_dtype(unknown))
-    if (const auto* known = std::ranges::find(kNames, *type, &Name::type); known != kNames.end())
-      return fmt::format("did you mean '{}'?", known->text);
+    if (const auto* known = std::ranges::find(kSafetensorsTypes, *type, &SafetensorsType::type);
+        known != kSafetensorsTypes.end())
+      return fmt::format("did you mean '{}'?", known->name);
   return {};
 }
 
 // --- detecting ---
 
-// The reference refuses more than kMaxHeader: bytes 4 to 7 of a length are 0, byte 3 is at most 5.
+// The reference refuses more than kSafetensorsMaxHeader: bytes 4 to 7 of a length are 0, byte 3 is
+// at most 5.
 std::uint64_t little_endian(Bytes bytes) noexcept {
   std::uint64_t n = 0;
   for (std::size_t i = 0; i < std::min<std::size_t>(bytes.size(), 8); ++i)
@@ -115,7 +86,7 @@ bool detect(const Source& source) {
   Buffer buffer(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), 512)));
   source.read(0, buffer);
   const std::string_view start = as_text(buffer);
-  const bool plausible = start.size() > 4 && little_endian(buffer) <= kMaxHeader;
+  const bool plausible = start.size() > 4 && little_endian(buffer) <= kSafetensorsMaxHeader;
   if (start.size() < 8) return plausible && start.find_first_not_of('\0') != start.npos;
   if (start.size() == 8) return plausible;
 
@@ -133,7 +104,8 @@ bool detect(const Source& source) {
   };
   const auto is_text = [](char c) { return (c >= ' ' && c <= '~') || is_space(c); };
   if (opens_object(text)) return !std::ranges::all_of(start.substr(0, 8), is_text);
-  return opens_object(start.substr(4)) && little_endian(Bytes(buffer).first(4)) <= kMaxHeader;
+  return opens_object(start.substr(4)) &&
+         little_endian(Bytes(buffer).first(4)) <= kSafetensorsMaxHeader;
 }
 
 // --- reading ---
@@ -141,7 +113,7 @@ bool detect(const Source& source) {
 // Why a length that cannot be is what it is, if that shows.
 std::string length_hint(std::uint64_t length, std::uint64_t file_size) {
   const std::uint64_t swapped = byte_swapped(length);
-  if (swapped <= kMaxHeader && swapped <= file_size)
+  if (swapped <= kSafetensorsMaxHeader && swapped <= file_size)
     return fmt::format("read as big-endian it would be {}: the format is little-endian", swapped);
   if ((length >> 32 & 0xFF) == '{') return "the length seems to be given in 4 bytes: it takes 8";
   return {};
@@ -160,10 +132,10 @@ std::optional<std::uint64_t> header_length(const Source& file, Diagnostics& faul
   std::array<std::byte, 8> bytes;
   file.read(0, bytes);
   const auto length = load<std::uint64_t>(bytes);
-  if (length > kMaxHeader)
-    return fault(
-        fmt::format("header length {} is above the format's limit of {} bytes", length, kMaxHeader),
-        length_hint(length, file.size()));
+  if (length > kSafetensorsMaxHeader)
+    return fault(fmt::format("header length {} is above the format's limit of {} bytes", length,
+                             kSafetensorsMaxHeader),
+                 length_hint(length, file.size()));
   if (length < 2)
     return fault(fmt::format("header length {} is below the 2 bytes of '{{}}'", length), {});
   if (length > file.size() - 8)
@@ -279,7 +251,7 @@ void HeaderReader::read_entries() {
   std::string_view name;
   in_.begin_object();
   while (!stopped_ && in_.next_member(name)) {
-    if (name == kMetadataName)
+    if (name == kSafetensorsMetadata)
       metadata();
     else
       tensor(name);
@@ -386,8 +358,8 @@ bool HeaderReader::dtype(Found& to) {
                            fmt::format("dtype must be a string, not {}", wtool::name_of(kind)));
   }
   const std::string_view text = in_.string();
-  const auto* known = std::ranges::find(kNames, text, &Name::text);
-  if (known == kNames.end())
+  const auto* known = std::ranges::find(kSafetensorsTypes, text, &SafetensorsType::name);
+  if (known == kSafetensorsTypes.end())
     return fault_in_tensor(kDtype, fmt::format("unknown dtype {}", quoted(text, 80)),
                            dtype_hint(text));
   to.dtype = known->type;
@@ -563,82 +535,6 @@ void read(const SourcePtr& file, Catalog& catalog, Diagnostics& faults) {
   }
 }
 
-// --- writing ---
-
-std::optional<std::string> refuses(const OutTensor& t) {
-  const auto* known = std::ranges::find(kNames, t.dtype, &Name::type);
-  if (known == kNames.end())
-    return fmt::format("safetensors has no dtype {}", wtool::name_of(t.dtype));
-  if (t.big_endian) return "safetensors is little-endian";
-  if (t.name == kMetadataName) return "safetensors keeps this name for its metadata";
-  if (!is_utf8(t.name)) return "safetensors names are UTF-8";
-  const auto elements = element_count(t.shape);
-  if (!elements || !byte_size(t.dtype, *elements)) {
-    const DTypeInfo& type = info(t.dtype);
-    if (elements && *elements % type.block_elems != 0)
-      return fmt::format("{} {}: {} elements are no whole number of bytes", type.name,
-                         to_text(t.shape), *elements);
-    return fmt::format("{} {} needs more than 2^64 bytes", type.name, to_text(t.shape));
-  }
-  return std::nullopt;
-}
-
-void append_metadata(std::string& out, const Metadata& meta) {
-  bool first = true;
-  const auto member = [&](std::string_view key, std::string_view value) {
-    if (!std::exchange(first, false)) out += ',';
-    append_json(out, key);
-    out += ':';
-    append_json(out, value);
-  };
-  fmt::format_to(std::back_inserter(out), "\"{}\":{{", kMetadataName);
-  for (const MetaEntry& entry : meta)
-    if (is_plain_string(entry)) member(entry.key, std::get<std::string>(entry.value));
-  if (!std::ranges::all_of(meta, is_plain_string))
-    member(kTypedMetadataKey, typed_metadata_text(meta));
-  out += '}';
-}
-
-// In the reference writer's form: compact, metadata first, members in this order, padded with
-// spaces so that the data begins at a multiple of 8.
-Layout layout(const Metadata& meta, std::span<const OutTensor> tensors) {
-  Layout out;
-  std::string text(8, '\0');  // the length
-  text += '{';
-  if (!meta.empty()) append_metadata(text, meta);
-  std::uint64_t at = 0;
-  for (const OutTensor& t : tensors) {
-    if (const auto why = refuses(t)) throw Error(Fault::Internal, *why).in(quoted(t.name));
-    if (text.size() > 9) text += ',';
-    append_json(text, t.name);
-    const auto end = checked_add(at, t.bytes());
-    if (!end) throw Error(Fault::Usage, "the tensors together need more than 2^64 bytes");
-    fmt::format_to(
-        std::back_inserter(text), R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
-        std::ranges::find(kNames, t.dtype, &Name::type)->text, fmt::join(t.shape, ","), at, *end);
-    out.offsets.push_back(at);
-    at = *end;
-  }
-  text += '}';
-  text.resize(align_up(text.size(), 8), ' ');
-  const std::uint64_t length = text.size() - 8;
-  if (length > kMaxHeader)
-    throw Error(
-        Fault::Usage,
-        fmt::format("the header would take {} bytes, the format's limit is {}", length, kMaxHeader))
-        .hint("write it in shards with --shard-size");
-  out.head = to_buffer(text);
-  store(out.head, length);
-  for (std::uint64_t& offset : out.offsets) offset += text.size();
-  out.total_bytes = text.size() + at;
-  return out;
-}
-
-std::string shard_name(std::string_view stem, std::size_t i, std::size_t count) {
-  if (count == 1) return fmt::format("{}.safetensors", stem);
-  return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, count);
-}
-
 Metadata shard_meta(const Metadata& meta, std::size_t, std::size_t, std::size_t) {
   return meta;
 }
@@ -660,10 +556,10 @@ const Format kSafetensors{
     .index_rules = safetensors_index_rules(),
     .review = review_safetensors,
     .review_rules = safetensors_review_rules(),
-    .refuses = refuses,
+    .refuses = safetensors_refuses,
     .refuses_meta = nullptr,
-    .layout = layout,
-    .shard_name = shard_name,
+    .layout = safetensors_layout,
+    .shard_name = safetensors_shard_name,
     .shard_meta = shard_meta,
     .index = safetensors_index,
 };

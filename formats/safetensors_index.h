@@ -16,8 +16,4 @@ std::optional<SideFile> safetensors_index(std::string_view stem, std::span<const
 
 RuleList safetensors_index_rules() noexcept;
 
-// What a checker tells of a sound file (safetensors_review.cc).
-void review_safetensors(const Catalog& catalog, bool deep, Diagnostics& faults);
-RuleList safetensors_review_rules() noexcept;
-
 }  // namespace wtool

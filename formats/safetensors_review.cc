@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "formats/safetensors_index.h"
+#include "formats/safetensors_types.h"
 #include "lib/base/text.h"
 
 namespace wtool {
