@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/check_fixes.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
@@ -27,9 +28,13 @@ std::string times(std::uint64_t n, std::string_view what) {
   return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
 }
 
+std::string_view fix_for(const Finding& f) noexcept {
+  return f.hint.empty() ? fix_of(*f.rule) : std::string_view(f.hint);
+}
+
 // ---- text
 
-void print_finding(const CheckResult::Judged& j) {
+void print_finding(const CheckResult::Judged& j, bool show_fix) {
   const Finding& f = *j.finding;
   std::string place(f.rule->id);
   if (f.offset != kNowhere) place += fmt::format(", byte {}", f.offset);
@@ -38,16 +43,20 @@ void print_finding(const CheckResult::Judged& j) {
                   paint(style_of(j.level), fmt::format("{}:", level_name(j.level))),
                   fit_charset(printable(f.where.text())), fit_charset(printable(f.text)),
                   paint(Style::Dim, fmt::format("[{}]", place))));
-  if (!f.hint.empty()) out(fmt::format("  fix: {}\n", fit_charset(printable(f.hint))));
+  if (show_fix) out(fmt::format("  fix: {}\n", fit_charset(printable(fix_for(f)))));
 }
 
 void print_findings(const CheckResult& r, bool all) {
   std::vector<std::pair<const Rule*, std::size_t>> shown;
+  std::string_view last_fix;
   for (const CheckResult::Judged& j : r.judged) {
     auto known = std::ranges::find(shown, j.finding->rule, [](const auto& s) { return s.first; });
     if (known == shown.end()) known = shown.insert(shown.end(), {j.finding->rule, 0});
     if (all || known->second < kShownOfARule) {
-      print_finding(j);
+      // The same advice once in a row.
+      const std::string_view fix = fix_for(*j.finding);
+      print_finding(j, fix != last_fix);
+      last_fix = fix;
       ++known->second;
     }
   }
@@ -137,7 +146,7 @@ void write_finding(JsonWriter& w, const CheckResult::Judged& j) {
     w.member("place", f.where.text().substr(f.where.file.size() + 2));
   if (f.offset != kNowhere) w.member("offset", f.offset);
   w.member("message", f.text);
-  if (!f.hint.empty()) w.member("fix", f.hint);
+  w.member("fix", fix_for(f));
   w.end_object();
 }
 
@@ -205,7 +214,7 @@ Verdict verdict_of(const CheckResult::Judged& j, const VerdictRule& rule) {
           .file = f.where.file,
           .tensors = f.where.is_tensor() ? std::vector{f.where.name} : std::vector<std::string>(),
           .message = f.where.text() + ": " + f.text,
-          .fix = f.hint,
+          .fix = std::string(fix_for(f)),
           .byte = f.offset};
 }
 
@@ -325,6 +334,7 @@ ExitCode list_rules(const CheckOptions& o, const Context& context) {
       w.member("level", level_name(level_of(*r, false)));
       w.member("forgivable", r->forgivable);
       w.member("summary", r->summary);
+      w.member("fix", fix_of(*r));
       w.end_object();
     }
   w.end_array();

@@ -45,7 +45,7 @@ constexpr std::array<const Rule*, 24> kRules{
     &kValueType, &kBool,     &kArray, &kNested, &kAlignment, &kName, &kNameText, &kDims,
     &kEmpty,     &kOverflow, &kType,  &kRow,    &kOffset,    &kData, &kTrailing, &kSplit};
 
-constexpr std::string_view kShortHint = "was the download cut short?";
+constexpr std::string_view kShortHint = "a download cut short? fetch the file again";
 
 // A file front to back through a window: a vocabulary of megabytes costs neither a read for each
 // word nor memory. Whoever takes bytes has seen that they are left().
