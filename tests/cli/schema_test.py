@@ -141,6 +141,12 @@ def run_all(t):
 
     t.run("wtool.stats/1", "stats", "--json", "nan.safetensors", "--gate", "max(mean) <= 1 and sum(nan) == 0",
           status=1)
+    t.run("wtool.check/1", "check", "--json", "m.safetensors")
+    t.run("wtool.check/1", "check", "--json", "--fast", "--lenient", "model")
+    t.run("wtool.check/1", "check", "--json", "--rules")
+    (t.folder / "cut.safetensors").write_bytes(weights[:-100])
+    t.run("wtool.check/1", "check", "--json", "cut.safetensors", "--salvage", "saved.safetensors", status=1)
+    t.run("wtool.error/1", "check", "--json", "report.txt", status=4)
     t.run("wtool.check/1", "check", "--json", "--write-lock", "m.lock", "m.safetensors")
     t.run("wtool.check/1", "check", "--json", "--lock", "m.lock", "m.safetensors")
     t.run("wtool.check/1", "check", "--json", "--lock", "m.lock", "m.int8.safetensors", status=1)
