@@ -16,7 +16,7 @@ constexpr Rule kTensor{"content.tensor", "no tensor begins like an archive or a 
                        Severity::Warning},
     kMetadata{"content.metadata", "no metadata begins like an archive or a program", false,
               Severity::Warning},
-    kPolyglot{"content.polyglot", "no file is a zip archive, too", true},
+    kPolyglot{"content.polyglot", "no file is an archive or a document, too", true},
     kPickle{"content.pickle", "no pickle lies beside the weights", false, Severity::Warning},
     kCode{"content.code", "no code lies beside the weights", false, Severity::Warning};
 constexpr std::array<const Rule*, 5> kRules{&kTensor, &kMetadata, &kPolyglot, &kPickle, &kCode};
@@ -57,12 +57,18 @@ class Review {
   }
 
   void files() {
-    for (const SourcePtr& s : model_.catalog.sources())
-      if (const auto at = zip_end(*s))
-        faults_.report(kPolyglot, s->name(), *at,
-                       "the file ends as a zip archive does: programs that look for one find other "
-                       "content in it",
-                       "'wtool convert' writes the tensors alone, if that is not in one of them");
+    for (const SourcePtr& s : model_.catalog.sources()) {
+      const auto report = [&](std::string_view what, std::uint64_t at) {
+        faults_.report(
+            kPolyglot, s->name(), at,
+            fmt::format("is {}, too: programs that look for one find other content", what),
+            "'wtool convert' writes the tensors alone, if that is not in one of them");
+      };
+      if (const auto at = zip_end(*s)) report("a zip archive", *at);
+      if (const auto at = pdf_start(*s)) report("a PDF document", *at);
+      if (has(*s, 257, "ustar")) report("a tar archive", 257);
+      if (has(*s, 32769, "CD001")) report("an image of a disc (ISO 9660)", 32769);
+    }
   }
 
   void folder() {
@@ -130,6 +136,26 @@ class Review {
         return begin + at;
     }
     return std::nullopt;
+  }
+
+  static bool has(const Source& file, std::uint64_t at, std::string_view mark) {
+    Buffer bytes(mark.size());
+    if (file.size() < at + mark.size()) return false;
+    file.read(at, bytes);
+    return as_text(bytes) == mark;
+  }
+
+  // Viewers take a header anywhere in the first 1024 bytes, and an end mark in the last.
+  static std::optional<std::uint64_t> pdf_start(const Source& file) {
+    constexpr std::uint64_t kWindow = 1024;
+    Buffer bytes(static_cast<std::size_t>(std::min(file.size(), kWindow)));
+    file.read(0, bytes);
+    const auto at = as_text(bytes).find("%PDF-");
+    if (at == std::string_view::npos) return std::nullopt;
+    file.read(file.size() - bytes.size(), bytes);
+    return as_text(bytes).find("%%EOF") == std::string_view::npos
+               ? std::nullopt
+               : std::optional<std::uint64_t>(at);
   }
 
   const Model& model_;

@@ -205,6 +205,19 @@ class Check(Command):
         self.assertEqual(zipfile.ZipFile("m.safetensors").namelist(), ["run.sh"])
         self.assertIn(("content.polyglot", "error"), [(f["rule"], f["level"]) for f in found])
 
+    def test_a_file_that_is_a_document_too_is_told(self):
+        for mark, words in ((b"%%EOF", "PDF"), (b"%%E0F", None)):
+            self.model(metadata={"format": "pt", "x": "%PDF-1.4 1 0 obj"}, end=("U8", [64], mark + bytes(59)))
+            found = [f["message"] for f in self.check("m.safetensors", code=1 if words else 0)["findings"] if f["rule"] == "content.polyglot"]
+            self.assertEqual([words in f for f in found], [True] if words else [])
+        for at, mark, words in ((257, b"ustar\x0000", "tar"), (32769, b"CD001", "ISO 9660")):
+            data = bytearray(40000)
+            write_safetensors("m.safetensors", {"a": ("U8", [40000], bytes(data))}, {"format": "pt"})
+            start = len(pathlib.Path("m.safetensors").read_bytes()) - 40000
+            data[at - start : at - start + len(mark)] = mark
+            write_safetensors("m.safetensors", {"a": ("U8", [40000], bytes(data))}, {"format": "pt"})
+            self.assertIn(words, self.one("content.polyglot", "m.safetensors", code=1)["message"])
+
     def test_pickles_and_code_beside_the_weights_are_told(self):
         os.mkdir("m")
         self.model("m/model.safetensors")
