@@ -106,7 +106,26 @@ Cut cut_as_input(const Job& job) {
   return cut;
 }
 
-Cut cut_files(const Job& job, const RewriteOptions& o, std::span<const OutTensor> outputs) {
+// What belongs together stays in one file, so one may be larger than was asked for: that is said.
+void remark_large_shards(Job& job, std::uint64_t limit, std::span<const OutTensor> outputs) {
+  constexpr std::size_t kNamed = 5;
+  std::string names;
+  std::size_t count = 0, at = 0;
+  for (const Fate& f : job.fates) {
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; i < f.outputs; ++i) bytes += outputs[at + i].bytes();
+    at += f.outputs;
+    if (bytes <= limit) continue;
+    if (count++ < kNamed)
+      names += fmt::format("{}{} ({} bytes)", names.empty() ? "" : ", ", quoted(f.name), bytes);
+  }
+  if (count > kNamed) names += fmt::format(" and {} more", count - kNamed);
+  if (count > 0)
+    job.remarks.push_back(fmt::format(
+        "files larger than --shard-size ({} bytes), for one tensor each: {}", limit, names));
+}
+
+Cut cut_files(Job& job, const RewriteOptions& o, std::span<const OutTensor> outputs) {
   const std::size_t all = outputs.size();
   const bool folder = job.to.kind == OutputSet::Kind::Folder;
   if (job.to.format->one_tensor) {
@@ -127,6 +146,7 @@ Cut cut_files(const Job& job, const RewriteOptions& o, std::span<const OutTensor
     if (!folder) throw Error(Fault::Usage, "shards need a folder").in(job.to.path).hint("-o NAME/");
     if (!job.to.format->shard_name)
       throw Error(Fault::Usage, fmt::format("{} cannot be split", job.to.format->name));
+    remark_large_shards(job, *limit, outputs);
     Cut cut = cut_by_size(job, outputs, *limit);
     if (cut.counts.empty()) cut.counts.push_back(0);
     return cut;

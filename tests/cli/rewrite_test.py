@@ -24,6 +24,8 @@ from weight_files import Command, floats, read_gguf, write_safetensors
 
 WTOOL = str(pathlib.Path(sys.argv[1]).resolve())
 SOURCE = pathlib.Path(sys.argv[2]).resolve()
+
+
 def read_safetensors(path):
     raw = pathlib.Path(path).read_bytes()
     (n,) = struct.unpack_from("<Q", raw)
@@ -172,6 +174,14 @@ class Rewrite(Command):
         shard = sorted(set(index["weight_map"].values()))[0]
         self.run_wtool("convert", f"sh/{shard}", "-o", "two.safetensors")
         self.assertEqual(pathlib.Path("two.safetensors").read_bytes(), pathlib.Path("m.safetensors").read_bytes())
+
+    def test_a_tensor_larger_than_a_shard_is_told(self):
+        tensors = self.model()
+        name, (_, _, raw) = max(tensors.items(), key=lambda t: len(t[1][2]))
+        said = self.run_wtool("convert", "m.safetensors", "-o", "sh/", "--shard-size", str(len(raw) - 1))
+        self.assertIn(f"'{name}' ({len(raw)} bytes)", (said.stdout + said.stderr).decode())
+        said = self.run_wtool("convert", "m.safetensors", "-f", "-o", "sh/", "--shard-size", str(len(raw)))
+        self.assertNotIn("larger than --shard-size", (said.stdout + said.stderr).decode())
 
     def test_gguf_shards(self):
         self.model()
