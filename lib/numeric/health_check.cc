@@ -74,6 +74,11 @@ class CompareStep final : public Step {
   bool same_ = true;
 };
 
+// What is tied to the embeddings, and can be left out.
+bool is_head(std::string_view name) noexcept {
+  return name.ends_with("lm_head.weight") || name == "output.weight";
+}
+
 // Does the config say that two tensors are one? Only the advice depends on it.
 bool says_tied(const Model& model) {
   constexpr std::uint64_t kMost = std::uint64_t{1} << 20;
@@ -298,15 +303,17 @@ void ValueCheck::State::tell() {
   const bool tied = says_tied(*model);
   for (const std::size_t i : order) {
     if (!compares[i]->same()) continue;
-    const TensorEntry &e = entry(candidates[i].entry), &first = entry(candidates[i].like);
+    const TensorEntry *again = &entry(candidates[i].entry), *first = &entry(candidates[i].like);
+    if (is_head(first->name) && !is_head(again->name)) std::swap(again, first);
     ++totals.duplicates;
-    totals.duplicate_bytes += e.bytes;
-    const Source& source = *model->catalog.sources()[e.source];
+    totals.duplicate_bytes += again->bytes;
     faults.report(
-        kDuplicate, Place(source.name(), "tensor", e.name), e.offset,
-        fmt::format("stores the {} bytes of tensor {} again", e.bytes, quoted(first.name)),
-        tied ? "config.json ties embeddings: 'wtool convert -x NAME' leaves one out"
-             : "'wtool convert -x NAME' leaves one out, where the engine can share them");
+        kDuplicate, Place(model->catalog.sources()[again->source]->name(), "tensor", again->name),
+        again->offset,
+        fmt::format("stores the {} bytes of tensor {} again", again->bytes, quoted(first->name)),
+        tied && is_head(again->name)
+            ? "config.json says tie_word_embeddings: 'wtool convert -x' leaves this one out"
+            : "if the engine can share them, 'wtool convert -x' leaves this one out");
   }
 }
 
