@@ -3,6 +3,7 @@
 // each other's place.
 //
 // usage: bench_check FILE THREADS [TURNS]
+//        bench_check FILE THREADS bare    the loop once, for comparison with a whole process
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -11,6 +12,7 @@
 #include <functional>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -74,6 +76,10 @@ void ours(const std::shared_ptr<const Model>& model, unsigned threads) {
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   const auto threads = static_cast<unsigned>(std::atoi(argv[2]));
+  if (argc > 3 && std::string_view(argv[3]) == "bare") {
+    bare(argv[1], open_file(argv[1])->size(), threads);
+    return 0;
+  }
   const int turns = argc > 3 ? std::atoi(argv[3]) : 7;
   Diagnostics faults;
   const auto model = open_model(argv[1], all_formats(), {}, faults);
