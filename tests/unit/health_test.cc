@@ -309,6 +309,11 @@ TEST_CASE("health: big-endian and column-major tensors are read as what they are
   CHECK(r.found[0].offset == 112);  // the fourth that is stored: column 1, row 1
   CHECK(r.found[0].text ==
         "1 of 6 values is NaN, the first at [1, 1] (element 4): bits 0x7f800001");
+  // Also where it is read together with others.
+  const Result two = check({{"x", DType::F32, {2, 3}, bytes, true, true},
+                            {"y", DType::F32, {2}, packed(std::vector<float>{1, 2})}});
+  REQUIRE(two.rules() == "values.nan");
+  CHECK(two.found[0].text == r.found[0].text);
 }
 
 TEST_CASE("health: halves of complex numbers are told apart", "[health]") {
@@ -674,6 +679,26 @@ TEST_CASE("health: blocks are zero by their scales, or by fp4's codes", "[health
   CHECK(health_of(DType::MXFP4, fp4).zeros == 0);
 }
 
+TEST_CASE("health: the first of several bad ones is named, wherever they lie", "[health]") {
+  std::vector<std::uint16_t> values(std::size_t{6} << 20, 0x3C00);  // three units
+  for (const std::size_t at : {3'000'000u, 3'000'001u, 3'500'000u, 6'000'000u}) values[at] = 0x7C00;
+  values[5] = 0x3C01;
+  const Result r = check(DType::F16, values);
+  REQUIRE(r.rules() == "values.inf");
+  CHECK(r.found[0].offset == 100 + 6'000'000);
+  CHECK(r.found[0].text.find("4 of 6291456 values are infinite, the first at [3000000] ") == 0);
+  Buffer blocks = blocks_of(34, 300'000, 4);
+  for (const std::size_t block : {150'000u, 150'001u, 290'000u})
+    blocks[block * 34 + 1] = std::byte{0x7C};
+  for (const std::size_t block : {100'000u, 200'000u}) blocks[block * 34 + 1] = std::byte{0x7B};
+  const Result b = check({{"w", DType::Q8_0, {300'000, 32}, blocks}});
+  REQUIRE(b.rules() == "values.scale values.scale-range");
+  CHECK(b.found[0].offset == 100 + 150'000 * 34);
+  CHECK(b.found[0].text.find("3 of 300000 ") == 0);
+  CHECK(b.found[1].offset == 100 + 100'000 * 34);
+  CHECK(b.found[1].text.find("2 of 300000 ") == 0);
+}
+
 // ---- roles
 
 TEST_CASE("health: scales and zero points of a scheme are judged as such", "[health]") {
@@ -681,9 +706,9 @@ TEST_CASE("health: scales and zero points of a scheme are judged as such", "[hea
   const std::vector<Stored> tensors{
       {"l.weight_packed", DType::I32, {4, 4}, Buffer(64)},
       {"l.weight_scale", DType::F32, {4, 1}, packed(std::vector<float>{1, nan, 1, 1})},
-      {"l.weight_zero_point", DType::I32, {4, 4}, Buffer(64)}};
+      {"l.weight_zero_point", DType::F16, {4, 4}, Buffer(32)}};
   const auto model = model_of(tensors);
-  CHECK(check(model).rules() == "values.nan");
+  CHECK(check(model).rules() == "values.nan values.zero");  // the zero points
   model->tensors.resize(1);
   model->tensors[0].count = 3;
   const Result r = check(model);
