@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "cli/last_words.h"
+#include "cli/parse.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
 
@@ -40,6 +42,7 @@ void handle_signals() noexcept {
 int main(int argc, char** argv) {
   wtool::occupy_standard_files();
   wtool::handle_signals();
+  wtool::prepare_last_words(wtool::wants_json(argc, argv));
   const wtool::ExitCode code = wtool::run_wtool(argc, argv);
   if (const int number = wtool::stop_signal()) {
     std::signal(number, SIG_DFL);

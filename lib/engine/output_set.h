@@ -8,6 +8,9 @@
 #include <string>
 #include <vector>
 
+#include <sys/types.h>
+
+#include "lib/engine/unfinished.h"
 #include "lib/model/source.h"
 
 namespace wtool {
@@ -18,7 +21,8 @@ namespace wtool {
 // not committed. The hidden folder is '.NAME.wtool-PID' and locked while in use; what a killed run
 // left is found by its name, seen to be unlocked, and removed.
 //
-// Replacing keeps the mode of what is replaced. A target that is a link is replaced itself: what it
+// The hidden folder is for our user alone. What is new gets the mode that the umask gives;
+// replacing keeps the mode of what is replaced. A target that is a link is replaced itself: what it
 // leads to may belong to others (a cache's blob). A link is no folder to replace. Refused is what
 // is neither a file nor a folder. What is being replaced can be an input of the run: it is read
 // through its open descriptor, and untouched until commit().
@@ -73,6 +77,7 @@ class OutputSet {
   void settle_target();
   void make_staging();
   bool lock_staging(const std::string& name);
+  void close_to_others() noexcept;
   void reserve(const File& file, std::uint64_t bytes) const;
   void check_within(const File& file, std::uint64_t offset, std::uint64_t bytes) const;
   void count_arrived(File& file, std::uint64_t offset, std::uint64_t bytes) const noexcept;
@@ -80,6 +85,7 @@ class OutputSet {
   void flush_files() const;
   void put_in_place();
   void remove_staging();
+  void remove_made() noexcept;
   void send() const;
 
   std::string target_;   // as given
@@ -90,6 +96,8 @@ class OutputSet {
   bool replaces_ = false;  // something is there
   std::deque<File> files_;
   int lock_ = -1;
+  std::optional<mode_t> mode_;  // of a new folder, once it is complete
+  Unfinished unfinished_;       // last: it may be asked to clean up as long as the rest is there
 };
 
 }  // namespace wtool

@@ -98,21 +98,6 @@ void remove_stale(const fs::path& folder, const std::string& prefix) {
   }
 }
 
-// Removes files that we made in `folder`, or such as have their names, and what is empty then. Want
-// of memory may be why we clean up, so none is asked for (a directory_iterator takes 32 KiB): the
-// paths are cut where they are.
-template <class Files>
-void remove_made(Files& files, const std::string& folder) noexcept {
-  for (auto& file : files) {
-    std::string& path = file.path;
-    ::unlink(path.c_str());
-    while (path.size() > folder.size() && path.find('/') != std::string::npos) {
-      path.resize(path.rfind('/'));
-      if (::rmdir(path.c_str()) != 0) break;
-    }
-  }
-  ::rmdir(folder.c_str());
-}
 // The last line of defence: whoever made the name up should have refused it already.
 void check_name(const std::string& name) {
   const fs::path path(name);
@@ -153,7 +138,10 @@ void write_all(int fd, Bytes bytes) {
 }  // namespace
 
 OutputSet::OutputSet(std::string target, Kind kind, Existing existing)
-    : target_(std::move(target)), kind_(kind), existing_(existing) {
+    : target_(std::move(target)),
+      kind_(kind),
+      existing_(existing),
+      unfinished_([](void* self) noexcept { static_cast<OutputSet*>(self)->remove_made(); }, this) {
   if (kind_ == Kind::Stdout) return;
   while (target_.size() > 1 && target_.back() == '/') target_.pop_back();
   settle_target();
@@ -164,7 +152,7 @@ OutputSet::~OutputSet() {
   for (const File& f : files_)
     if (f.fd >= 0) ::close(f.fd);
   if (!staging_.empty()) {
-    remove_made(files_, staging_);
+    remove_made();
     try {
       std::error_code ignored;
       if (is_there(staging_)) fs::remove_all(staging_, ignored);
@@ -173,6 +161,23 @@ OutputSet::~OutputSet() {
     }
   }
   if (lock_ >= 0) ::close(lock_);
+}
+
+// Removes the files that we made, or such as have their names, and what is empty then. Want of
+// memory may be why we clean up, so none is asked for (a directory_iterator takes 32 KiB): the
+// paths are cut where they are.
+void OutputSet::remove_made() noexcept {
+  if (staging_.empty()) return;
+  for (File& file : files_) {
+    std::string& path = file.path;
+    if (path.empty()) continue;
+    ::unlink(path.c_str());
+    while (path.size() > staging_.size() && path.find('/') != std::string::npos) {
+      path.resize(path.rfind('/'));
+      if (::rmdir(path.c_str()) != 0) break;
+    }
+  }
+  ::rmdir(staging_.c_str());
 }
 
 void OutputSet::settle_target() {
@@ -213,11 +218,11 @@ void OutputSet::make_staging() {
   const fs::path folder = folder_of(path);
   const std::string prefix = staging_prefix(path);
   remove_stale(folder, prefix);
-  const std::string name = folder / fmt::format("{}{}", prefix, ::getpid());
+  std::string name = folder / fmt::format("{}{}", prefix, ::getpid());
   // Between mkdir and flock another run can take the folder for a stale one: then it is gone, and
   // made again.
   for (int tries = 0; tries < 100; ++tries) {
-    if (::mkdir(name.c_str(), 0777) != 0) {
+    if (::mkdir(name.c_str(), kind_ == Kind::Folder ? 0777 : 0700) != 0) {
       Error e = io_error("cannot write here", target_, errno);
       if (errno == ENOENT)
         e.hint(fmt::format("there is no folder {}", wtool::quoted(folder.native())));
@@ -225,7 +230,8 @@ void OutputSet::make_staging() {
       throw e;
     }
     if (lock_staging(name)) {
-      staging_ = name;
+      staging_ = std::move(name);  // moved: nothing may fail between the folder and its owner
+      close_to_others();
       return;
     }
     ::close(std::exchange(lock_, -1));
@@ -247,6 +253,15 @@ bool OutputSet::lock_staging(const std::string& name) {
   ::rmdir(name.c_str());
   if (lock_ >= 0) ::close(std::exchange(lock_, -1));
   throw io_error("cannot lock the temporary folder beside it", target_, code);
+}
+
+// What is replaced may be readable by fewer than the umask would let in. A folder that becomes the
+// output gets the mode it was made with back in keep_modes().
+void OutputSet::close_to_others() noexcept {
+  struct stat s {};
+  if (kind_ != Kind::Folder || ::fstat(lock_, &s) != 0) return;
+  // Else a file system that knows no modes, so there is nothing to keep from anybody.
+  if (::fchmod(lock_, (s.st_mode & 07000) | 0700) == 0) mode_ = s.st_mode & 07777;
 }
 
 void OutputSet::check_replaceable(std::span<const std::string> names) const {
@@ -402,17 +417,22 @@ void OutputSet::commit() {
 
 // What replaces a file has its mode; the same for a folder and the files in it.
 void OutputSet::keep_modes() const {
-  if (!replaces_) return;
   struct stat s {};
   const auto is = [&](const fs::path& path) {
     return ::lstat(path.c_str(), &s) == 0 && !S_ISLNK(s.st_mode);
   };
-  for (const File& f : files_)
-    if (is(kind_ == Kind::File ? fs::path(final_) : fs::path(final_) / f.name))
-      if (::fchmod(f.fd, s.st_mode & 0777) != 0)
-        throw io_error("cannot set the mode", target_, errno);
-  if (kind_ == Kind::Folder && is(final_) && ::chmod(staging_.c_str(), s.st_mode & 0777) != 0)
-    throw io_error("cannot set the mode", target_, errno);
+  const auto check = [&](int result) {
+    if (result != 0) throw io_error("cannot set the mode", target_, errno);
+  };
+  if (replaces_)
+    for (const File& f : files_)
+      if (is(kind_ == Kind::File ? fs::path(final_) : fs::path(final_) / f.name))
+        check(::fchmod(f.fd, s.st_mode & 0777));
+  if (kind_ != Kind::Folder) return;
+  if (replaces_ && is(final_))
+    check(::chmod(staging_.c_str(), s.st_mode & 0777));
+  else if (mode_)
+    check(::fchmod(lock_, *mode_));
 }
 
 // Several at a time: the file system joins their journal entries.
@@ -483,8 +503,8 @@ void OutputSet::put_in_place() {
 
 void OutputSet::remove_staging() {
   if (staging_.empty()) return;
+  remove_made();
   const std::string left = std::exchange(staging_, {});
-  remove_made(files_, left);
   std::error_code code;
   if (is_there(left)) fs::remove_all(left, code);
   if (code && is_there(left))

@@ -14,6 +14,8 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include "lib/trust/openssl_memory.h"
+
 namespace wtool {
 namespace {
 
@@ -31,12 +33,18 @@ struct FreeContext {
   void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
 };
 
+// Why a call of OpenSSL failed, as far as we can know.
+[[noreturn]] void fail(std::string_view what) {
+  check_openssl_memory();
+  throw Error(Fault::Internal, fmt::format("OpenSSL {}", what));
+}
+
 const EVP_MD* sha256_md() {
   // Without openssl.cnf: a provider that it names would be loaded into the static binary.
   static const std::unique_ptr<EVP_MD, FreeMd> kMd(
-      (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr),
+      (give_openssl_a_reserve(), OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr),
        EVP_MD_fetch(nullptr, "SHA256", nullptr)));
-  if (!kMd) throw Error(Fault::Internal, "OpenSSL has no SHA-256");
+  if (!kMd) fail("has no SHA-256");
   return kMd.get();
 }
 
@@ -206,12 +214,14 @@ std::optional<Sha256> parse_sha256(std::string_view hex) noexcept {
 }
 
 struct Sha256Stream::State {
+  const EVP_MD* md = sha256_md();  // first: it sets OpenSSL up
   std::unique_ptr<EVP_MD_CTX, FreeContext> context{EVP_MD_CTX_new()};
 };
 
 Sha256Stream::Sha256Stream() : state_(std::make_unique<State>()) {
-  if (!state_->context || EVP_DigestInit_ex2(state_->context.get(), sha256_md(), nullptr) != 1)
-    throw Error(Fault::Internal, "OpenSSL cannot begin a SHA-256");
+  if (!state_->context || EVP_DigestInit_ex2(state_->context.get(), state_->md, nullptr) != 1)
+    fail("cannot begin a SHA-256");
+  check_openssl_memory();
 }
 Sha256Stream::~Sha256Stream() = default;
 Sha256Stream::Sha256Stream(Sha256Stream&&) noexcept = default;
@@ -219,7 +229,7 @@ Sha256Stream& Sha256Stream::operator=(Sha256Stream&&) noexcept = default;
 
 void Sha256Stream::update(Bytes bytes) {
   if (EVP_DigestUpdate(state_->context.get(), bytes.data(), bytes.size()) != 1)
-    throw Error(Fault::Internal, "OpenSSL cannot go on with a SHA-256");
+    fail("cannot go on with a SHA-256");
 }
 Sha256 Sha256Stream::finish() {
   Sha256 out;
@@ -227,7 +237,8 @@ Sha256 Sha256Stream::finish() {
   if (EVP_DigestFinal_ex(state_->context.get(), reinterpret_cast<unsigned char*>(out.bytes.data()),
                          &size) != 1 ||
       size != out.bytes.size())
-    throw Error(Fault::Internal, "OpenSSL cannot end a SHA-256");
+    fail("cannot end a SHA-256");
+  check_openssl_memory();
   return out;
 }
 

@@ -21,3 +21,9 @@ set_tests_properties(cli.stats PROPERTIES LABELS cli TIMEOUT 300)
 add_test(NAME cli.diff COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/diff_test.py
                                $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
 set_tests_properties(cli.diff PROPERTIES LABELS cli TIMEOUT 300)
+
+add_test(NAME cli.limits COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/limits_test.py
+                                 $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
+add_test(NAME cli.umask COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/umask_test.py
+                                $<TARGET_FILE:wtool>)
+set_tests_properties(cli.limits cli.umask PROPERTIES LABELS cli TIMEOUT 300)

@@ -24,6 +24,7 @@ there share/fish/vendor_completions.d/wtool.fish
 there share/doc/wtool/copyright
 there share/doc/wtool/README.md
 there share/doc/wtool/CHANGELOG.md
+there share/doc/wtool/SECURITY.md
 cmp -s "$prefix/share/doc/wtool/copyright" "$source/LICENSE" || fail "another licence"
 
 # From another folder, with nothing in the environment.

@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/base/error.h"
@@ -131,6 +132,97 @@ TEST_CASE("output_set: an existing file is refused, or replaced with its mode ke
   CHECK(dir.names() == Names{"m"});
   write_file(dir / "n", "first", Existing::Replace);
   CHECK(get(dir / "n") == "first");
+}
+
+TEST_CASE("output_set: what is new gets the umask's mode, and while it is made is ours alone",
+          "[output_set]") {
+  const mode_t before = ::umask(0);
+  for (const mode_t mask : {0077, 0027, 0022, 0000}) {
+    ::umask(mask);
+    const Folder dir;
+    for (const Kind kind : {Kind::File, Kind::Folder}) {
+      OutputSet out(dir / "m", kind, Existing::Refuse);
+      out.create("a/b", 3);
+      for (const std::string& hidden : dir.names()) CHECK(mode_of(dir / hidden) == 0700);
+      out.commit();
+      CHECK(mode_of(dir / "m") == ((kind == Kind::File ? 0666 : 0777) & ~mask));
+      if (kind == Kind::Folder) CHECK(mode_of(dir / "m/a") == (0777 & ~mask));
+      if (kind == Kind::Folder) CHECK(mode_of(dir / "m/a/b") == (0666 & ~mask));
+      fs::remove_all(dir / "m");
+    }
+  }
+  ::umask(before);
+}
+
+TEST_CASE("output_set: a folder that is replaced keeps its mode", "[output_set]") {
+  const Folder dir;
+  fs::create_directory(dir / "m");
+  ::chmod((dir / "m").c_str(), 0750);
+  OutputSet out(dir / "m", Kind::Folder, Existing::Replace);
+  out.create("a", 3);
+  out.commit();
+  CHECK(mode_of(dir / "m") == 0750);
+}
+
+TEST_CASE("output_set: what another removes or exchanges before the end is not committed",
+          "[output_set]") {
+  for (const Kind kind : {Kind::File, Kind::Folder})
+    for (const bool exchange : {false, true}) {
+      const Folder dir;
+      {
+        OutputSet out(dir / "m", kind, Existing::Refuse);
+        out.write_at(out.create("a", 3), 0, as_bytes("abc"));
+        const std::string hidden = dir / dir.names()[0];
+        if (exchange) {
+          const std::string file = hidden + (kind == Kind::File ? "/output" : "/a");
+          put(file + ".other", "xyz");
+          fs::rename(file + ".other", file);
+        } else {
+          fs::remove_all(hidden);
+        }
+        const Error e = thrown([&] { out.commit(); });
+        CHECK(e.fault() == Fault::Io);
+        if (exchange)
+          CHECK(e.text() == "what was written beside it was removed or exchanged by another");
+      }
+      CHECK(dir.names().empty());
+    }
+}
+
+TEST_CASE("output_set: a hidden folder that another removed is not made a second time",
+          "[output_set]") {
+  const Folder dir;
+  OutputSet out(dir / "m", Kind::Folder, Existing::Refuse);
+  out.create("x/a", 3);
+  fs::remove_all(dir / dir.names()[0]);
+  CHECK(thrown([&] { out.create("x/b", 3); }).fault() == Fault::Io);
+  CHECK(dir.names().empty());
+}
+
+TEST_CASE("output_set: a process that ends without unwinding removes what is unfinished",
+          "[output_set]") {
+  const Folder dir;
+  put(dir / "old", "old");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    // Never unwound, as by std::terminate.
+    auto* one = new OutputSet(dir / "m", Kind::File, Existing::Refuse);
+    auto* many = new OutputSet(dir / "n", Kind::Folder, Existing::Refuse);
+    auto* done = new OutputSet(dir / "done", Kind::File, Existing::Refuse);
+    { const OutputSet unwound(dir / "u", Kind::File, Existing::Refuse); }
+    one->create("m", 3);
+    many->create("a/b/c", 3);
+    many->create("a/d", 3);
+    done->create("done", 3);
+    done->commit();
+    const bool all = dir.names().size() == 4;
+    undo_unfinished();
+    ::_exit(all ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  CHECK(dir.names() == Names{"done", "old"});
 }
 
 TEST_CASE("output_set: a file that appears meanwhile is not replaced", "[output_set]") {

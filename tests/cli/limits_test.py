@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Each limit of SECURITY.md's table: one more is refused with the number, at once and without its memory.
+
+usage: limits_test.py WTOOL SOURCE     (Python's standard library only)
+
+Files are sparse where only their size matters. Each run has two seconds and 256 MiB of address space beyond what the
+program takes to start, so that a limit that comes too late shows.
+"""
+import os
+import pathlib
+import re
+import resource
+import struct
+import subprocess
+import sys
+import unittest
+
+from weight_files import Command, dat, floats, write_safetensors
+
+SOURCE = pathlib.Path(sys.argv[2])
+TABLE = (SOURCE / "SECURITY.md").read_text()
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MEMORY = 256 * MIB
+
+
+def sparse(path, size, head=b""):
+    with open(path, "wb") as f:
+        f.write(head)
+        f.truncate(size)
+
+
+def header(text, path="m.safetensors", data=b""):
+    raw = text if isinstance(text, bytes) else text.encode()
+    pathlib.Path(path).write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+
+
+def npy(path, dimensions):
+    text = "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * dimensions + "), }\n"
+    pathlib.Path(path).write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode() + b"\0")
+
+
+class Limits(Command):
+    def setUp(self):
+        super().setUp()
+        write_safetensors("m.safetensors", {"a.weight": ("F32", [2, 32], floats([1.0] * 64))})
+
+    def told(self, *args, code, says, documented):
+        """`documented`: the words of the table's row, with the number in them."""
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        done = subprocess.run([self.program, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20,
+                              preexec_fn=limit)
+        self.assertEqual(done.returncode, code, done.stderr[:1000])
+        self.assertRegex(done.stderr, says)
+        self.assertRegex(TABLE, re.compile(r"^\|[^\n]*" + documented, re.M), "not in SECURITY.md")
+
+    # --- Headers
+
+    def test_a_safetensors_header(self):
+        sparse("m.safetensors", 200_000_000, struct.pack("<Q", 100_000_001) + b'{"')
+        self.told("inspect", "m.safetensors", code=3, says=r"100,?000,?000", documented=r"100,000,000 bytes")
+
+    def test_objects_in_objects(self):
+        header('{"__metadata__":' + '{"a":' * 200 + "1" + "}" * 200 + "}")
+        self.told("inspect", "m.safetensors", code=3, says="depth|deep|nest|string", documented=r"\b128\b")
+
+    def test_metadata_entries(self):
+        entries = ",".join(f'"k{i}":""' for i in range((1 << 17) + 1))
+        header('{"__metadata__":{' + entries + "}}")
+        self.told("inspect", "m.safetensors", code=3, says="131,?072", documented="131,072")
+
+    def test_dimensions(self):
+        shape = ",".join(["1"] * 257)
+        header('{"a":{"dtype":"U8","shape":[' + shape + '],"data_offsets":[0,1]}}', data=b"\0")
+        self.told("inspect", "m.safetensors", code=3, says="256", documented=r"\b256\b")
+
+    def test_tensors(self):
+        entry = '"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+        header("{" + ",".join(entry % i for i in range((1 << 20) + 1)) + "}")
+        self.told("inspect", "m.safetensors", code=3, says="1,?048,?576", documented="1,048,576")
+
+    def test_tensors_of_gguf(self):
+        sparse("m.gguf", GIB, struct.pack("<4sIQQ", b"GGUF", 3, (1 << 20) + 1, 0))
+        self.told("inspect", "m.gguf", code=3, says="1,?048,?576", documented="1,048,576")
+
+    def test_an_npy_header(self):
+        sparse("m.npy", 4 * MIB, b"\x93NUMPY\2\0" + struct.pack("<I", MIB + 1) + b"{'descr': '<f4', ")
+        self.told("inspect", "m.npy", code=3, says="1,?048,?576", documented="1 MiB")
+
+    def test_dimensions_of_npy(self):
+        npy("m.npy", 257)
+        self.told("inspect", "m.npy", code=3, says=r"\b256\b", documented=r"\b256\b")
+        npy("m.npy", 33)  # numpy's own limit: such a file is read, but none is written
+        self.told("convert", "m.npy", "-o", "n.npy", code=2, says=r"\b32\b", documented=r"\b32\b")
+
+    # --- Beside the weights
+
+    def folder(self):
+        os.mkdir("f")
+        os.rename("m.safetensors", "f/model.safetensors")
+
+    def test_an_index(self):
+        self.folder()
+        sparse("f/model.safetensors.index.json", 80_000_001, b"{")
+        self.told("inspect", "f", code=3, says="80,?000,?000", documented="80,000,000 bytes")
+
+    def test_shards_of_a_set(self):
+        # A number beyond the limit is none of a shard: the file stands alone.
+        os.rename("m.safetensors", "m-00001-of-10001.gguf")
+        done = self.wtool("inspect", "m-00001-of-10001.gguf")
+        self.assertIn("a.weight", done.stdout)
+        self.assertRegex(TABLE, r"\n\|[^\n]*10,000")
+
+    def test_a_config(self):
+        self.folder()
+        sparse("f/config.json", 4 * MIB + 1, b'{"quantization_config": {')
+        # The model itself is sound: what its values mean is left open, and said.
+        self.told("inspect", "f", code=0, says="4194305 bytes are too many", documented="4 MiB")
+
+    def test_metadata_beside_npy_files(self):
+        os.mkdir("n")
+        npy("n/a.npy", 1)
+        sparse("n/wtool-metadata.json", 100 * MIB + 1, b"{")
+        self.told("convert", "n", "-o", "o.safetensors", code=3, says="bytes are too many", documented="100 MiB")
+
+    def test_an_importance_matrix(self):
+        args = ("quantize", "--type", "q4_0", "m.safetensors", "-o", "o.gguf", "--imatrix", "i.dat")
+        sparse("i.dat", 64 * MIB, struct.pack("<i", (1 << 19) + 1))
+        self.told(*args, code=3, says="no .*imatrix", documented="524,288")
+        pathlib.Path("i.dat").write_bytes(dat([("a" * 1025, 1, [1.0] * 32)]))
+        self.told(*args, code=3, says="no .*imatrix|1,?024", documented="1,024 bytes")
+
+    # --- What the user names
+
+    def test_a_lock(self):
+        sparse("l.lock", 256 * MIB + 1, b"{")
+        self.told("check", "m.safetensors", "--lock", "l.lock", code=3, says="bytes are too many|at most", documented="256 MiB")
+
+    def test_a_recipe(self):
+        sparse("r", 16 * MIB + 1, b"#")
+        self.told("quantize", "--type", "q4_0", "--recipe", "r", "m.safetensors", "-o", "o.gguf", code=2,
+                     says="too many for a recipe", documented="16 MiB")
+
+    def test_gates(self):
+        sparse("g", MIB + 1, b"#")
+        quantize = ("quantize", "--int8", "m.safetensors", "-o", "o.safetensors")
+        self.told(*quantize, "--gate", "@g", code=2, says="too many for a file of gates", documented="1 MiB")
+        self.told(*quantize, "--gate", "max(rel_rmse) <= 0." + "0" * 4100, code=2, says="4,?096", documented="4,096 bytes")
+        self.told(*quantize, "--gate", "(" * 40 + "max(rel_rmse)" + ")" * 40 + " <= 1", code=2, says="32|deep",
+                     documented=r"\b32\b")
+
+    def test_a_map(self):
+        sparse("map", 4 * MIB + 1, b"#")
+        self.told("diff", "m.safetensors", "m.safetensors", "--map", "map", code=2, says="too many", documented="4 MiB")
+
+    def test_a_metadata_value(self):
+        sparse("v", GIB + 1)
+        self.told("convert", "m.safetensors", "-o", "o.safetensors", "--set-file", "k=v", code=2, says="1073741824",
+                     documented="1 GiB")
+
+    def test_braces_of_a_selector(self):
+        self.told("inspect", "m.safetensors", "-t", "{" * 17 + "a" + "}" * 17, code=2, says="nested too deeply",
+                     documented=r"\b16\b")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=1)
