@@ -27,3 +27,8 @@ add_test(NAME cli.limits COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/
 add_test(NAME cli.umask COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/umask_test.py
                                 $<TARGET_FILE:wtool>)
 set_tests_properties(cli.limits cli.umask PROPERTIES LABELS cli TIMEOUT 300)
+if(NOT WTOOL_SANITIZE)  # they take memory of their own
+  add_test(NAME cli.memory COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/memory_test.py
+                                   $<TARGET_FILE:wtool>)
+  set_tests_properties(cli.memory PROPERTIES LABELS cli TIMEOUT 300)
+endif()

@@ -121,6 +121,18 @@ class Digest(unittest.TestCase):
         done = self.wtool("verify", "-c", "m.json", code=1)
         self.assertIn("header", done.stdout + done.stderr)
 
+    def test_a_manifest_s_names_do_not_lead_out_of_its_folder(self):
+        os.mkdir("in")
+        pathlib.Path("in/m.safetensors").write_bytes(self.raw)
+        self.wtool("digest", "--per-tensor", "in/m.safetensors", "-o", "in/m.json")
+        self.wtool("verify", "-c", "in/m.json")
+        manifest = json.loads(pathlib.Path("in/m.json").read_text())
+        for name in ("../m.safetensors", "x/../../m.safetensors", os.path.abspath("m.safetensors")):
+            for part in (*manifest["files"], *manifest["tensors"]):
+                part["file"] = name
+            pathlib.Path("in/m.json").write_text(json.dumps(manifest))
+            self.assertIn("path" if name[0] == "/" else "leads out", self.wtool("verify", "-c", "in/m.json", code=3).stderr)
+
     def test_json(self):
         got = json.loads(self.wtool("digest", "--json", "m.safetensors").stdout)
         self.assertEqual(got["schema"], "wtool.digest/1")
