@@ -77,7 +77,7 @@ class OutputSet {
   void settle_target();
   void make_staging();
   bool lock_staging(const std::string& name);
-  void close_to_others() noexcept;
+  void close_to_others();
   void reserve(const File& file, std::uint64_t bytes) const;
   void check_within(const File& file, std::uint64_t offset, std::uint64_t bytes) const;
   void count_arrived(File& file, std::uint64_t offset, std::uint64_t bytes) const noexcept;

@@ -257,11 +257,19 @@ bool OutputSet::lock_staging(const std::string& name) {
 
 // What is replaced may be readable by fewer than the umask would let in. A folder that becomes the
 // output gets the mode it was made with back in keep_modes().
-void OutputSet::close_to_others() noexcept {
+void OutputSet::close_to_others() {
   struct stat s {};
   if (kind_ != Kind::Folder || ::fstat(lock_, &s) != 0) return;
-  // Else a file system that knows no modes, so there is nothing to keep from anybody.
-  if (::fchmod(lock_, (s.st_mode & 07000) | 0700) == 0) mode_ = s.st_mode & 07777;
+  if (::fchmod(lock_, (s.st_mode & 07000) | 0700) == 0) {
+    mode_ = s.st_mode & 07777;
+    return;
+  }
+  const int code = errno;
+  // A file system that knows no modes has nothing to keep from anybody.
+  if (code == EPERM || code == EOPNOTSUPP || code == ENOSYS || code == EINVAL) return;
+  ::rmdir(staging_.c_str());
+  ::close(std::exchange(lock_, -1));
+  throw io_error("cannot set the mode of the temporary folder beside it", target_, code);
 }
 
 void OutputSet::check_replaceable(std::span<const std::string> names) const {
