@@ -92,7 +92,7 @@ bool detect(const Source& source) {
 
   const std::string_view text = without_space(start.substr(8));
   if (plausible && start.substr(0, 8).find_first_not_of('\0') == start.npos)
-    return text.front() != '\0';
+    return !text.starts_with('\0');  // it may be empty: nothing but blanks
   if (plausible)
     return text.empty() || static_cast<unsigned char>(text[0]) >= 0x80 ||
            std::string_view("{[\"ntf").find(text[0]) != std::string_view::npos;
