@@ -201,8 +201,8 @@ void Judge::uniform() const {
 void Judge::subnormals() const {
   if (role_ == Role::Scales || health_.subnormals <= health_.items / kOneOf) return;
   report(kSubnormal, entry_.offset,
-         fmt::format("{} of {} values are subnormal in {}", health_.subnormals, health_.items,
-                     type_.name),
+         fmt::format("{} of {} values {} subnormal in {}", health_.subnormals, health_.items,
+                     health_.subnormals == 1 ? "is" : "are", type_.name),
          "they have fewer digits, and some processors read them as zero");
 }
 
