@@ -34,7 +34,7 @@ std::vector<std::string> option_names(const CLI::App& app) {
   if (!extra.starts_with('-') || extra == "-")
     throw Error(Fault::Usage, fmt::format("unexpected argument {}", wtool::quoted(extra)))
         .hint(see_help(app.get_name()));
-  extra = extra.substr(0, extra.find('='));
+  extra.resize(std::min(extra.find('='), extra.size()));
   const std::vector<std::string> names = option_names(app);
   const std::vector<std::string_view> views(names.begin(), names.end());
   throw Error(Fault::Usage, fmt::format("unknown option {}", wtool::quoted(extra)))

@@ -1,4 +1,5 @@
 // Which files an output has, what they are called and what each holds.
+#include <algorithm>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -24,7 +25,7 @@ std::string stem_of(const Model& model, const Format& format) {
     return "model";
   std::string name = model.catalog.sources()[0]->name();
   name = name.substr(name.rfind('/') + 1);
-  name = name.substr(0, name.rfind('.'));
+  name.resize(std::min(name.rfind('.'), name.size()));
   // "-00001-of-00003"
   const auto digits = [&](std::size_t at, std::size_t n) {
     return name.find_first_not_of("0123456789", at) >= at + n;

@@ -264,6 +264,7 @@ void run_all(const auto& steps, const RunOptions& options, Destination& to,
 std::vector<std::size_t> create_files(const Plan& plan, const Placement& placement,
                                       OutputSet& outputs) {
   std::vector<std::string> names;
+  names.reserve(plan.files.size() + plan.side.size());
   for (const OutFile& f : plan.files) names.push_back(f.name);
   for (const SideFile& s : plan.side) names.push_back(s.name);
   outputs.check_replaceable(names);

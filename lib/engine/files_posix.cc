@@ -139,7 +139,7 @@ std::optional<std::vector<std::string>> strangers_in(const std::string& folder,
   while (!below.empty()) {
     const std::string in = std::move(below.back());
     below.pop_back();
-    const auto items = items_of(in.empty() ? folder : folder + "/" + in);
+    const auto items = items_of(in.empty() ? folder : fmt::format("{}/{}", folder, in));
     if (!items) return std::nullopt;
     for (const FolderItem& item : *items) {
       const std::string name = in + item.name;

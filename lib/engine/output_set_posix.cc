@@ -125,6 +125,13 @@ void refuse_strangers(const std::string& folder, std::span<const std::string> na
       .hint("move that away, or write to another folder");
 }
 
+std::vector<std::string> names_of(const auto& files) {
+  std::vector<std::string> out;
+  out.reserve(files.size());
+  for (const auto& f : files) out.push_back(f.name);
+  return out;
+}
+
 void write_all(int fd, Bytes bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd, bytes.data(), bytes.size());
@@ -410,8 +417,7 @@ void OutputSet::commit() {
   if (kind_ == Kind::Stdout) return send();
   if (kind_ == Kind::File && files_.size() != 1)
     throw Error(Fault::Internal, fmt::format("{} files for one name", files_.size())).in(target_);
-  std::vector<std::string> names;
-  for (const File& f : files_) names.push_back(f.name);
+  const std::vector<std::string> names = names_of(files_);
   check_replaceable(names);
   keep_modes();
   flush_files();
@@ -499,8 +505,7 @@ void OutputSet::put_in_place() {
   if (!replaces_) return staging_.clear();  // it is the output now
   ::close(std::exchange(lock_, replaced.release()));
   // Since we looked, another may have put something into the folder: flushing takes its time.
-  std::vector<std::string> names;
-  for (const File& f : files_) names.push_back(f.name);
+  const std::vector<std::string> names = names_of(files_);
   try {
     refuse_strangers(staging_, names, target_);
   } catch (...) {

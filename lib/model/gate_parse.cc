@@ -346,6 +346,7 @@ class Parser {
     const Word* kind = find(kFolds, word.text);
     if (!kind) {
       std::vector<std::string_view> names;
+      names.reserve(kFolds.size());
       for (const Word& f : kFolds) names.push_back(f.text);
       throw unknown(word, "fold", names);
     }
