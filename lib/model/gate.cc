@@ -189,6 +189,7 @@ class Judge {
   // The smallest value that so many percent do not exceed; no interpolation.
   static double percentile(double percent, const std::vector<Seen>& seen) {
     std::vector<double> values;
+    values.reserve(seen.size());
     for (const Seen& s : seen) values.push_back(s.value);
     std::ranges::sort(values);
     // A percentage such as 99.9 is not quite itself in binary.

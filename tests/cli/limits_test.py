@@ -15,7 +15,7 @@ import subprocess
 import sys
 import unittest
 
-from weight_files import Command, dat, floats, write_safetensors
+from weight_files import U32, Command, dat, floats, gguf, write_safetensors
 
 SOURCE = pathlib.Path(sys.argv[2])
 TABLE = (SOURCE / "SECURITY.md").read_text()
@@ -85,6 +85,11 @@ class Limits(Command):
         header('{"a":{"dtype":"U8","shape":[' + shape + '],"data_offsets":[0,1]}}', data=b"\0")
         self.told("inspect", "m.safetensors", code=3, says="256", documented=r"\b256\b")
 
+    def test_dimensions_of_all_tensors(self):
+        one = '"%d":{"dtype":"U8","shape":[' + "1," * 255 + '0],"data_offsets":[0,0]}'
+        header("{" + ",".join(one % i for i in range((3 << 20) // 256 + 1)) + "}")
+        self.told("inspect", "m.safetensors", code=3, says="3,?145,?728", documented="3,145,728")
+
     def test_tensors(self):
         entry = '"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
         header("{" + ",".join(entry % i for i in range((1 << 20) + 1)) + "}")
@@ -93,6 +98,19 @@ class Limits(Command):
     def test_tensors_of_gguf(self):
         sparse("m.gguf", GIB, struct.pack("<4sIQQ", b"GGUF", 3, (1 << 20) + 1, 0))
         self.told("inspect", "m.gguf", code=3, says="1,?048,?576", documented="1,048,576")
+
+    def test_what_a_gguf_header_holds(self):
+        sparse("m.gguf", GIB, struct.pack("<4sIQQ", b"GGUF", 3, 0, (1 << 20) + 1))
+        self.told("inspect", "m.gguf", code=3, says="1,?048,?576", documented="1,048,576")
+        key = lambda align: {"general.alignment": (U32, align)}
+        for tensors, keys, says, documented in [
+            ({}, key(1 << 27), "134217728.*67108864", "67,108,864"),
+            ({"a": ("f32", [1] * 5, floats([1]))}, {}, r"\b5 dimensions.* 4\b", "in GGUF 4"),
+            ({"a" * 64: ("f32", [1], floats([1]))}, {}, r"\b63\b", "63 bytes"),
+            ({}, {"k" * 65536: (U32, 1)}, "65536 bytes.*65535", "65,535 bytes"),
+        ]:
+            pathlib.Path("m.gguf").write_bytes(gguf(tensors, keys))
+            self.told("inspect", "m.gguf", code=3, says=says, documented=documented)
 
     def test_an_npy_header(self):
         sparse("m.npy", 4 * MIB, b"\x93NUMPY\2\0" + struct.pack("<I", MIB + 1) + b"{'descr': '<f4', ")
@@ -168,6 +186,18 @@ class Limits(Command):
         sparse("v", GIB + 1)
         self.told("convert", "m.safetensors", "-o", "o.safetensors", "--set-file", "k=v", code=2, says="1073741824",
                      documented="1 GiB")
+
+    def test_what_is_shown_of_one_tensor(self):
+        header('{"a":{"dtype":"F32","shape":[1001,1000],"data_offsets":[0,4004000]}}', data=bytes(4004000))
+        self.told("show", "m.safetensors", "a", "--full", code=2, says="at most 1000000 elements", documented="1,000,000")
+        header('{"a":{"dtype":"U8","shape":[1048577,1],"data_offsets":[0,1048577]}}', data=bytes(1048577))
+        for along in ("--rows", "--columns"):
+            if along == "--columns":
+                header('{"a":{"dtype":"U8","shape":[1,1048577],"data_offsets":[0,1048577]}}', data=bytes(1048577))
+            self.told("stats", "m.safetensors", along, "a", code=2, says="1048577 .* 1048576", documented="1,048,576")
+
+    def test_threads(self):
+        self.told("inspect", "m.safetensors", "-j", "1025", code=2, says="1 to 1024", documented="1,024")
 
     def test_braces_of_a_selector(self):
         self.told("inspect", "m.safetensors", "-t", "{" * 17 + "a" + "}" * 17, code=2, says="nested too deeply",
