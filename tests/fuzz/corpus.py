@@ -60,6 +60,8 @@ def file(tensors, metadata=None):
 
 # ---- what to begin with
 
+TYPED = ['[["general.name","str"],["n","u32",3],["f","f32","0x7fc00000"],["s","arr","str",["a",{"hex":"ff"}]],["l","i64","-5"]]',
+         '[["x","arr","f32",[1.5,"0x7f800000"]],["b","bool",true],["e","arr","u8",[]],["h","str",{"hex":"00ff"}],["d","f64",1e300]]']
 MOST = 1 << 14  # larger files make slow inputs
 
 
@@ -80,6 +82,8 @@ def generated(script):
 
 def safetensors(_):
     yield from small_files(ROOT / "testdata" / "safetensors", {".safetensors"})
+    for text in TYPED:
+        yield file({"a": ("F32", [1], bytes(4))}, {"general.name": "n", "wtool.gguf_metadata": text})
 
 
 def gguf(_):
@@ -193,9 +197,7 @@ def texts(*lines):
 
 json_texts = texts('{"a": [1, -0, 1.5e+3, true, false, null, "x\\u00e9\\n\\ud83d\\ude00"], "b": {}}', "[]", '{"a":1,"a":2}',
                    '{\n  "a": 1,\n  "b": [\n    1\n  ]\n}\n', '"\\u0000"', "18446744073709551616", "[[[[]]]]", '{"a b": "\\/"}')
-metadata = texts('[["general.name","str"],["n","u32",3],["f","f32","0x7fc00000"],["s","arr","str",["a",{"hex":"ff"}]],["l","i64","-5"]]',
-                 '[["x","arr","f32",[1.5,"0x7f800000"]],["b","bool",true],["e","arr","u8",[]],["h","str",{"hex":"00ff"}],["d","f64",1e300]]',
-                 '{"a": "b", "wtool.gguf_metadata": "[[\\"n\\",\\"u32\\",3],[\\"a\\",\\"str\\"]]"}', '{"format": "pt"}')
+metadata = texts(*TYPED, '{"a": "b", "wtool.gguf_metadata": "[[\\"n\\",\\"u32\\",3],[\\"a\\",\\"str\\"]]"}', '{"format": "pt"}')
 selector = texts("*", "layers.0.*", "model.layers.[0-9].mlp.{up,down}_proj.weight", "re:q_proj\\.weight$", "dtype:bf16", "layer:3", "layer:0-3",
                  "layer:3-", "shape:2d", "shape:>=2d", "shape:[64,*]", "lm_head.weight", "re:^model\\.(.*)=\\1", "*.weight=q4_k",
                  "[!a-c]?\\*", "odd name [1,2] {a}*\\", "re:(a|b)*c+=x\\0", "{a,{b,c}}")

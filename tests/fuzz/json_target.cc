@@ -88,9 +88,11 @@ void run(Bytes input) {
     expect(!skips(text), "deeper than the limit");
     return;
   }
-  // The other parser passes over a byte order mark, and has no numbers beyond double precision.
+  // The other parser passes over a byte order mark, ends at a zero byte, and has no numbers beyond
+  // double precision.
   const bool marked = text.starts_with("\xEF\xBB\xBF");
   const bool ours = skips(text);
+  if (text.find('\0') != text.npos) return expect(!ours, "accepted a zero byte");
   Json json;
   try {
     json = Json::parse(text);
