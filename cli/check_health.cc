@@ -18,7 +18,8 @@ namespace {
 using Level = Verdict::Level;
 
 constexpr Rule kNote{"model.note", "opening the model noticed nothing", false, Severity::Note};
-constexpr std::array<const Rule*, 1> kOwnRules{&kNote};
+constexpr Rule kSuffix{"file.suffix", "the file's suffix is that of its format"};
+constexpr std::array<const Rule*, 3> kOwnRules{&kNote, &kSuffix, &kUnreadableRule};
 
 const Format* format_of(const Model& model, const Registry& registry) {
   const auto it = std::ranges::find(registry.formats, model.catalog.format,
@@ -66,10 +67,23 @@ void check_values(CheckResult& result, std::span<const std::uint32_t> entries,
   result.values = check.totals();
 }
 
+// Engines choose their reader by the suffix.
+void review_suffixes(const Model& model, const Registry& registry, Diagnostics& faults) {
+  for (const SourcePtr& s : model.catalog.sources()) {
+    const Format* by_name = registry.by_suffix(s->name());
+    if (by_name && by_name->name != model.catalog.format)
+      faults.report(
+          kSuffix, s->name(), 0,
+          fmt::format("is {} under the name of a {} file", model.catalog.format, by_name->name),
+          "rename it, or ask why it has that name");
+  }
+}
+
 void review(CheckResult& result, const CheckOptions& o, const Context& context) {
   const Model& model = *result.model;
   Diagnostics& faults = result.faults;
   const auto entries = chosen_entries(model, o.select);
+  review_suffixes(model, context.registry, faults);
   review_texts(model, faults);
   review_content(model, !o.fast, faults);
   review_config(model, !o.fast, faults);
@@ -181,18 +195,26 @@ ExitCode check_health(const CheckOptions& o, const Context& context) {
   result.fast = o.fast;
   result.lenient = o.lenient;
   result.model = open(result, o, context);
-  check_report_files(o.findings.files(), o.findings.force, files_of(*result.model));
+  std::vector<std::string> files = files_of(*result.model);
+  if (!o.salvage.empty()) files.push_back(check_salvage(*result.model, o, context));
+  check_report_files(o.findings.files(), o.findings.force, files);
   review(result, o, context);
   result.rules = rules_for(*result.model, context.registry, o.fast);
   judge_findings(result);
   for (CheckResult::Judged& j : result.judged) j.fails = failing.fails(j);
   result.ok = std::ranges::none_of(result.judged, &CheckResult::Judged::fails);
-  if (!o.salvage.empty()) result.salvaged = salvage(result.model, o, context);
+  std::optional<Error> failed;  // what was found is told all the same
+  if (!o.salvage.empty()) try {
+      result.salvaged = salvage(result.model, result.faults, o, context);
+    } catch (const Error& e) {
+      failed = e;
+    }
   if (context.common->json)
     write_check_json(result);
   else
     print_check(result, context.common->verbose);
   write_check_findings(result, o.findings);
+  if (failed) throw Error(*failed);
   if (result.counts.errors > 0 && result.model->catalog.entries().empty()) return ExitCode::BadFile;
   return result.ok ? ExitCode::Ok : ExitCode::No;
 }

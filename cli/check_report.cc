@@ -89,7 +89,7 @@ void print_salvaged(const CheckResult& r) {
   const Salvaged& s = *r.salvaged;
   for (const std::string& line : s.left_out)
     out(fmt::format("left out: {}\n", fit_charset(printable(line))));
-  out(fmt::format("wrote {}: {}, {}\n", printable(s.path), times(s.tensors, "tensor"),
+  out(fmt::format("wrote {}: {}, {}\n", fit_charset(printable(s.path)), times(s.tensors, "tensor"),
                   human_bytes(s.bytes)));
 }
 
@@ -157,7 +157,8 @@ void write_lost(JsonWriter& w, const Diagnostics& d) {
     w.begin_object();
     w.name_member("tensor", l.tensor);
     w.name_member("file", l.file);
-    w.member("bytes", l.bytes);
+    w.key("bytes");
+    l.bytes > 0 ? w.value(l.bytes) : w.null();
     w.member("present", l.present);
     w.end_object();
   }
@@ -231,7 +232,7 @@ void print_check(const CheckResult& r, bool all) {
                                    : r.counts.warnings > 0 || r.counts.forgiven > 0 ? "no errors"
                                                                                     : "healthy";
   out(fmt::format("{}: {}: {} ({}, {}, {}{})\n", printable(r.model->path),
-                  paint(r.ok ? Style::Green : Style::Red, verdict), summary(r), catalog.format,
+                  paint(r.ok ? Style::Green : Style::Red, verdict), summary(r), catalog.format.empty() ? "of no format" : catalog.format,
                   times(catalog.entries().size(), "tensor"), human_bytes(bytes_of(*r.model)),
                   r.fast ? "; values were not read" : ""));
   if (!healthy && !r.salvaged && r.faults.lost_count() > 0 && !catalog.entries().empty())
@@ -272,6 +273,19 @@ void write_check_findings(const CheckResult& r, const FindingsOptions& o) {
     last = j.finding->rule;
     verdicts.push_back(verdict_of(j, rules.back()));
   }
+  for (const Diagnostics::Count& c : r.faults.counts()) {
+    if (c.count <= Diagnostics::kMostOfARule) continue;
+    rules.push_back({c.rule->id, c.rule->summary});
+    const auto first =
+        std::ranges::find_if(r.judged, [&](const auto& j) { return j.finding->rule == c.rule; });
+    Verdict more = verdict_of(*first, rules.back());
+    more.message = fmt::format("and {} more findings, which are not listed",
+                               c.count - Diagnostics::kMostOfARule);
+    more.name = r.model->path;
+    more.tensors.clear();
+    more.byte = kNowhere;
+    verdicts.push_back(std::move(more));
+  }
   for (const RuleList list : r.rules)
     for (const Rule* rule : list) {
       if (broken(rule)) continue;
@@ -289,7 +303,7 @@ void write_check_findings(const CheckResult& r, const FindingsOptions& o) {
 
 void write_unreadable(const std::string& path, const Error& error, const FindingsOptions& o) {
   if (!o.any()) return;
-  static constexpr VerdictRule kUnreadable{"file.unreadable", "the input is a weight file"};
+  static constexpr VerdictRule kUnreadable{kUnreadableRule.id, kUnreadableRule.summary};
   const Verdict verdict{.rule = &kUnreadable,
                         .level = Level::Error,
                         .name = path,
@@ -303,15 +317,12 @@ void write_unreadable(const std::string& path, const Error& error, const Finding
 ExitCode list_rules(const CheckOptions& o, const Context& context) {
   const auto lists = all_check_rules(context.registry);
   if (!context.common->json) {
-    Table table({{"rule"}, {"a breach is"}, {"what is checked"}});
+    // No table: a summary cut in its middle says nothing.
     for (const RuleList list : lists)
       for (const Rule* r : list)
-        table.row(
-            {std::string(r->id),
-             fmt::format("{}{}", level_name(level_of(*r, false)),
-                         r->forgivable && r->severity == Severity::Error ? ", forgivable" : ""),
-             std::string(r->summary)});
-    table.print();
+        out(fmt::format(
+            "{}  {}{}\n    {}\n", paint(Style::Bold, r->id), level_name(level_of(*r, false)),
+            r->forgivable && r->severity == Severity::Error ? ", forgivable" : "", r->summary));
     return ExitCode::Ok;
   }
   JsonWriter w(out);

@@ -35,6 +35,9 @@ struct CheckResult {
   std::optional<Salvaged> salvaged;
 };
 
+// Of what is no weight file at all.
+inline constexpr Rule kUnreadableRule{"file.unreadable", "the input is a weight file"};
+
 std::vector<RuleList> all_check_rules(const Registry& registry);
 Verdict::Level level_of(const Rule& rule, bool lenient) noexcept;
 

@@ -38,6 +38,11 @@ ExitCode run(const Options& o, const Context& context) {
   return o.lock.empty() ? check_health(o, context) : check_lock(o, context);
 }
 
+// An empty value is a variable that was not set: nothing would be checked, or written.
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "is empty" : "";
+}
+
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("INPUT", o->input.path, "a file, a folder, any one shard of a set; - is stdin");
@@ -46,14 +51,20 @@ Action bind(CLI::App& app) {
   app.add_flag("--fast", o->fast, "headers only: values are not read");
   app.add_flag("--strict", o->strict, "every broken rule is an error (the default)");
   app.add_flag("--lenient", o->lenient, "what the reference implementations accept is a warning");
-  app.add_option("--fail-on", o->fail_on, "exit 1 on: error (the default), warning, note, or a rule")
-      ->option_text("LEVEL");
+  app.add_option("--fail-on", o->fail_on,
+                 "exit 1 on: error (the default), warning, note, or a rule")
+      ->option_text("LEVEL")
+      ->check(not_empty);
   app.add_option("--salvage", o->salvage, "write the intact tensors of a damaged model")
-      ->option_text("OUT");
+      ->option_text("OUT")
+      ->check(not_empty);
   app.add_flag("--rules", o->rules, "list all rules");
-  app.add_option("--lock", o->lock, "is it as it was locked? else exit 1")->option_text("FILE");
+  app.add_option("--lock", o->lock, "is it as it was locked? else exit 1")
+      ->option_text("FILE")
+      ->check(not_empty);
   app.add_option("--write-lock", o->write_lock, "lock names, types, shapes and ranges of values")
-      ->option_text("FILE");
+      ->option_text("FILE")
+      ->check(not_empty);
   app.add_flag("--digests", o->digests, "lock the SHA-256 of every tensor too");
   app.add_option("--envelope-tolerance", o->tolerance,
                  "how far values may leave their range: a share, default 0.1")

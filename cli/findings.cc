@@ -150,9 +150,16 @@ void write_tool(JsonWriter& w, std::span<const VerdictRule* const> rules) {
 }  // namespace
 
 void add_findings_options(CLI::App& app, FindingsOptions& o) {
+  // An empty name is a variable that was not set.
+  const auto not_empty = [](const std::string& s) -> std::string {
+    return s.empty() ? "is empty" : "";
+  };
   app.add_option("--junit", o.junit, "what was judged as JUnit XML, to a file")
-      ->option_text("FILE");
-  app.add_option("--sarif", o.sarif, "what failed as SARIF 2.1.0, to a file")->option_text("FILE");
+      ->option_text("FILE")
+      ->check(not_empty);
+  app.add_option("--sarif", o.sarif, "what failed as SARIF 2.1.0, to a file")
+      ->option_text("FILE")
+      ->check(not_empty);
 }
 void add_findings_force_option(CLI::App& app, FindingsOptions& o) {
   app.add_flag("-f,--force", o.force, "replace what --junit and --sarif name");

@@ -1,9 +1,12 @@
 #include "cli/salvage.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
+#include "cli/report_file.h"
 #include "cli/rewrite.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
@@ -11,6 +14,21 @@
 
 namespace wtool {
 namespace {
+
+namespace fs = std::filesystem;
+
+RewriteOptions rewrite_options(const CheckOptions& o) {
+  RewriteOptions out;
+  out.input = o.input;
+  out.select = o.select;
+  out.output.output = o.salvage;
+  out.output.force = o.findings.force;
+  return out;
+}
+
+OutputSet::Existing existing(const CheckOptions& o) {
+  return o.findings.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
+}
 
 OutTensor as_output(const TensorEntry& t) {
   return {.name = std::string(t.name),
@@ -35,10 +53,28 @@ void drop_bad_metadata(Job& job, std::vector<std::string>& left_out) {
   job.meta = std::move(kept);
 }
 
-void add_tensors(Job& job, std::vector<std::string>& left_out) {
+std::string_view module_of(std::string_view tensor) {
+  const auto dot = tensor.rfind('.');
+  return tensor.substr(0, dot == tensor.npos ? 0 : dot);
+}
+
+// Parts of a quantized weight of which others are lost mean nothing, and no reader takes them. The
+// modules that the schemes complained of.
+std::unordered_set<std::string_view> broken_modules(const Diagnostics& faults) {
+  std::unordered_set<std::string_view> out;
+  for (const Finding& f : faults.findings())
+    if (f.where.is_tensor() && f.rule->id.ends_with(".parts")) out.insert(module_of(f.where.name));
+  return out;
+}
+
+void add_tensors(Job& job, const Diagnostics& faults, std::vector<std::string>& left_out) {
+  const auto broken = broken_modules(faults);
   for (const TensorEntry& t : job.model->catalog.entries()) {
     if (!job.chosen[job.owner[job.model->catalog.index_of(t)]]) continue;
-    if (const auto why = job.to.format->refuses(as_output(t)))
+    if (broken.contains(module_of(t.name)) && !t.name.ends_with(".bias"))
+      left_out.push_back(
+          fmt::format("tensor {}: the other parts of the weight are lost", quoted(t.name)));
+    else if (const auto why = job.to.format->refuses(as_output(t)))
       left_out.push_back(fmt::format("tensor {}: {}", quoted(t.name), *why));
     else
       add_copy(job, t);
@@ -47,27 +83,53 @@ void add_tensors(Job& job, std::vector<std::string>& left_out) {
 
 }  // namespace
 
-Salvaged salvage(std::shared_ptr<const Model> model, const CheckOptions& o,
-                 const Context& context) {
-  RewriteOptions rewrite;
-  rewrite.input = o.input;
-  rewrite.select = o.select;
-  rewrite.output.output = o.salvage;
-  rewrite.output.force = o.findings.force;
+std::string check_salvage(const Model& model, const CheckOptions& o, const Context& context) {
+  const auto refuse = [&](std::string why, std::string hint = {}) {
+    return Error(Fault::Usage, std::move(why)).in(o.salvage).hint(std::move(hint));
+  };
+  Destination to;
+  try {
+    to = destination(rewrite_options(o).output, "", model, context.registry, "salvaged");
+  } catch (const Error& e) {
+    throw refuse(e.text(), "OUT is a name with the format's suffix, or a folder that ends in '/'");
+  }
+  if (to.kind == OutputSet::Kind::Stdout)
+    throw refuse("--salvage wants a file or a folder, not standard output");
+  if (to.format->name != model.catalog.format)
+    throw refuse(fmt::format("is {} by its name, but what is salvaged stays {}", to.format->name,
+                             model.catalog.format),
+                 "'wtool convert' changes the format afterwards");
+  std::error_code ignored;
+  const fs::path out = fs::weakly_canonical(to.path, ignored);
+  for (const std::string& file : files_of(model))
+    if (fs::equivalent(file, to.path, ignored)) throw refuse("is the input, which stays as it is");
+  if (model.is_folder) {
+    const fs::path home = fs::weakly_canonical(model.path, ignored);
+    if (std::ranges::mismatch(home, out).in1 == home.end())
+      throw refuse(
+          "is the input's folder or lies in it: what is rescued would become a part of "
+          "the model");
+  }
+  OutputSet(to.path, to.kind, existing(o));  // refused now rather than after the work
+  return to.path;
+}
+
+Salvaged salvage(std::shared_ptr<const Model> model, const Diagnostics& faults,
+                 const CheckOptions& o, const Context& context) {
+  const RewriteOptions rewrite = rewrite_options(o);
   if (model->catalog.entries().empty())
     throw Error(Fault::BadFile, "holds no intact tensor: there is nothing to salvage")
         .in(model->path);
   Job job = prepare(std::move(model), rewrite, context, "salvaged");
-  if (job.to.kind == OutputSet::Kind::Stdout)
-    throw Error(Fault::Usage, "--salvage wants a file or a folder, not standard output");
+  std::string ignored;  // keys of a part, whose others may be lost
+  if (job.to.format->whole_meta) job.meta = job.to.format->whole_meta(job.meta, 0, ignored);
   Salvaged out{.path = job.to.path, .left_out = {}};
   drop_bad_metadata(job, out.left_out);
-  add_tensors(job, out.left_out);
+  add_tensors(job, faults, out.left_out);
   const Placement placement = lay_out(job, rewrite);
   out.tensors = placement.tensors.size();
   out.bytes = placement.total_bytes;
-  OutputSet outputs(job.to.path, job.to.kind,
-                    o.findings.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
+  OutputSet outputs(job.to.path, job.to.kind, existing(o));
   RunOptions run = context.run;
   Progress progress(*context.common, "salvage", "units");
   run.progress = progress.callback();

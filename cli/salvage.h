@@ -15,9 +15,13 @@ struct Salvaged {
   std::vector<std::string> left_out;     // besides what was lost: "tensor 'x': why"
 };
 
+// Before any work: where the result would go. Throws Usage: it exists, is the input or in its
+// folder, is another format, or standard output.
+std::string check_salvage(const Model& model, const CheckOptions& options, const Context& context);
+
 // Writes what `model`, read from a damaged input, still holds as a sound file or folder in its own
 // format; the input is not touched. Tensors are copied as they are stored.
-Salvaged salvage(std::shared_ptr<const Model> model, const CheckOptions& options,
-                 const Context& context);
+Salvaged salvage(std::shared_ptr<const Model> model, const Diagnostics& faults,
+                 const CheckOptions& options, const Context& context);
 
 }  // namespace wtool

@@ -8,8 +8,10 @@
 #include <fmt/format.h>
 
 #include "formats/json_reader.h"
+#include "formats/registry.h"
 #include "formats/schemes/quantization_config.h"
 #include "lib/base/text.h"
+#include "lib/model/review.h"
 
 namespace wtool {
 namespace {
@@ -24,9 +26,11 @@ constexpr Rule kJson{"config.json", "JSON files beside the weights are JSON", fa
             Severity::Warning},
     kVocabulary{"config.vocabulary", "the embedding has a row for each token of config.json", false,
                 Severity::Warning},
+    kCode{"config.code", "config.json names no code to run", false, Severity::Warning},
     kTied{"config.tied", "no head is stored that config.json ties to the embedding", false,
           Severity::Note};
-constexpr std::array<const Rule*, 5> kRules{&kJson, &kDtype, &kLayers, &kVocabulary, &kTied};
+constexpr std::array<const Rule*, 6> kRules{&kJson,       &kDtype, &kLayers,
+                                            &kVocabulary, &kCode,  &kTied};
 
 constexpr std::string_view kConfig = "config.json";
 // Of one file; tokenizers have some 30 MB.
@@ -38,7 +42,8 @@ class Review {
 
   void files() {
     for (const SideFile& s : model_.side)
-      if (s.name != kConfig && lower(s.name).ends_with(".json"))
+      if (s.name != kConfig && s.name != "tokenizer_config.json" &&
+          s.name != "chat_template.json" && lower(s.name).ends_with(".json"))
         static_cast<void>(text_of_file(s, kMaxJson));
   }
 
@@ -48,10 +53,36 @@ class Review {
     const std::string text = text_of_file(*side, kMaxConfig);
     if (text.empty()) return;
     const json root = json::parse(text, nullptr, false);
+    if (!root.is_object()) {
+      faults_.report(kJson, side->content->name(), 0,
+                     root.is_discarded()
+                         ? "holds a number beyond all types: not all parsers take it"
+                         : "is not a JSON object");
+      return;
+    }
+    code(side->content->name(), root);
     const json* inner = member(root, "text_config");  // of a model that also sees or hears
     dtype(root);
     for (const json* part : {&root, inner})
       if (part) against_tensors(*part);
+  }
+
+  // Templates and code beside the weights are what engines run, whatever the weights' metadata say.
+  void templates() {
+    for (const SideFile& s : model_.side) {
+      if (s.name == "chat_template.jinja" && s.content->size() <= kMaxConfig)
+        review_template(s.content->name(),
+                        std::string(as_text(read_all({s.content, 0, s.content->size()}))), faults_);
+      if (s.name != "tokenizer_config.json" && s.name != "chat_template.json") continue;
+      const std::string text = text_of_file(s, kMaxConfig);
+      const json root = text.empty() ? json() : json::parse(text, nullptr, false);
+      code(s.content->name(), root);
+      const json* value = member(root, "chat_template");
+      if (value && value->is_array())
+        for (const json& one : *value) a_template(s, member(one, "template"));
+      else
+        a_template(s, value);
+    }
   }
 
  private:
@@ -66,7 +97,9 @@ class Review {
       reader.finish();
       return text;
     } catch (const JsonFault& f) {
-      faults_.report(kJson, side.content->name(), f.at, f.text());
+      const auto first = text.find_first_not_of(" \t\r\n");
+      const bool other = first == text.npos || (text[first] != '{' && text[first] != '[');
+      faults_.report(kJson, side.content->name(), f.at, other ? diagnose(*side.content) : f.text());
       return {};
     }
   }
@@ -74,6 +107,18 @@ class Review {
   void report(const Rule& rule, std::string_view key, std::string text) {
     faults_.report(rule, {model_.side_file(kConfig)->content->name(), "key", key}, kNowhere,
                    std::move(text));
+  }
+
+  void a_template(const SideFile& s, const json* value) {
+    if (value && value->is_string())
+      review_template({s.content->name(), "key", "chat_template"}, text_of(value), faults_);
+  }
+
+  void code(const std::string& file, const json& root) {
+    if (member(root, "auto_map"))
+      faults_.report(kCode, {file, "key", "auto_map"}, kNowhere,
+                     "names code that engines run when they are told to trust the model",
+                     "read that code before you load the model with trust_remote_code");
   }
 
   void dtype(const json& root) {
@@ -97,8 +142,9 @@ class Review {
     if (const auto layers = count_of(member(config, "num_hidden_layers"))) {
       const std::uint64_t there = layers_there();
       if (there != 0 && there < *layers)
-        report(kLayers, "num_hidden_layers",
-               fmt::format("is {}, but there are tensors of {} layers", *layers, there));
+        report(
+            kLayers, "num_hidden_layers",
+            fmt::format("is {}, but the layers that there are tensors of are {}", *layers, there));
     }
     const LogicalTensor* embedding = ending("embed_tokens.weight");
     const auto vocabulary = count_of(member(config, "vocab_size"));
@@ -142,6 +188,7 @@ class Review {
 void review_config(const Model& model, bool deep, Diagnostics& faults) {
   Review review(model, faults);
   review.config();
+  review.templates();
   if (deep) review.files();
 }
 

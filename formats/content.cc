@@ -18,10 +18,22 @@ constexpr Rule kTensor{"content.tensor", "no tensor begins like an archive or a 
               Severity::Warning},
     kPolyglot{"content.polyglot", "no file is an archive or a document, too", true},
     kPickle{"content.pickle", "no pickle lies beside the weights", false, Severity::Warning},
-    kCode{"content.code", "no code lies beside the weights", false, Severity::Warning};
-constexpr std::array<const Rule*, 5> kRules{&kTensor, &kMetadata, &kPolyglot, &kPickle, &kCode};
+    kCode{"content.code", "no code lies beside the weights", false, Severity::Warning},
+    kLink{"content.link", "no link beside the weights leads out of the folder", false,
+          Severity::Warning};
+constexpr std::array<const Rule*, 6> kRules{&kTensor, &kMetadata, &kPolyglot,
+                                            &kPickle, &kCode,     &kLink};
 
-constexpr std::size_t kHead = 512;  // up to tar's magic number
+constexpr std::array<std::string_view, 5> kPickles{".pkl", ".pickle", ".joblib", ".dill", ".p"};
+constexpr std::array<std::string_view, 13> kPrograms{".py",  ".pyc", ".so",   ".sh",  ".exe",
+                                                     ".dll", ".bat", ".cmd",  ".ps1", ".jar",
+                                                     ".js",  ".php", ".dylib"};
+bool is_any(std::string_view name, std::span<const std::string_view> suffixes) {
+  return std::ranges::any_of(suffixes, [&](auto s) { return name.ends_with(s); });
+}
+
+constexpr std::size_t kHead = 512;   // up to tar's magic number
+constexpr std::uint64_t kLeast = 8;  // bytes of anything that does harm
 
 class Review {
  public:
@@ -34,7 +46,7 @@ class Review {
         head = text->substr(0, kHead);
       else if (const auto* array = std::get_if<MetaArray>(&e.value); array && is_bytes(array->of))
         head = head_of(array->data);
-      if (const char* what = payload(head))
+      if (const std::string_view what = payload(head); !what.empty())
         faults_.report(kMetadata, {model_.catalog.sources()[0]->name(), "metadata", e.key},
                        kNowhere, fmt::format("its value begins like {}", what),
                        "'wtool convert --unset' leaves it out");
@@ -43,13 +55,12 @@ class Review {
 
   void tensors() {
     for (const TensorEntry& t : model_.catalog.entries()) {
-      if (t.bytes < 16) continue;
+      if (t.bytes < kLeast) continue;
       const Extent all = model_.catalog.extent(t);
       const std::string head = head_of(all);
-      const char* what = payload(head);
-      if (!what && is_pickle(head) && info(t.dtype).block_bytes == 1 && ends_like_a_pickle(all))
-        what = "a Python pickle";
-      if (what)
+      std::string_view what = payload(head);
+      if (what.empty() && is_pickle(head) && ends_like_a_pickle(all)) what = "a Python pickle";
+      if (!what.empty())
         faults_.report(kTensor, {all.source->name(), "tensor", t.name}, t.offset,
                        fmt::format("its data begin like {}", what),
                        "'wtool show --to raw' gets them out to be looked at");
@@ -73,6 +84,10 @@ class Review {
 
   void folder() {
     for (const std::string& line : model_.left_out) {
+      if (const auto link = line.rfind(": a link that leads out"); link != std::string::npos)
+        faults_.report(kLink, joined(line.substr(0, link)), kNowhere,
+                       "is a link that leads out of the folder",
+                       "put the file itself there, or remove the link");
       const auto colon = line.rfind(": PyTorch weights");
       if (colon != std::string::npos)
         faults_.report(kPickle, joined(line.substr(0, colon)), kNowhere,
@@ -81,11 +96,10 @@ class Review {
     }
     for (const SideFile& s : model_.side) {
       const std::string name = lower(s.name);
-      const auto is = [&](std::string_view suffix) { return name.ends_with(suffix); };
-      if (is(".pkl") || is(".pickle") || is(".joblib"))
+      if (is_any(name, kPickles))
         faults_.report(kPickle, joined(s.name), kNowhere, "a pickle can run code when opened",
                        "remove it unless you made it");
-      else if (is(".py") || is(".so") || is(".sh") || is(".exe") || is(".dll") || is(".dylib"))
+      else if (is_any(name, kPrograms))
         faults_.report(kCode, joined(s.name), kNowhere,
                        "code, which engines run when they are told to trust the folder",
                        "read it before you load the model with trust_remote_code");
@@ -103,18 +117,22 @@ class Review {
     return std::string(
         as_text(read_all({e.source, e.offset, std::min<std::uint64_t>(e.bytes, kHead)})));
   }
-  static const char* payload(std::string_view head) noexcept {
+  static std::string_view payload(std::string_view head) noexcept {  // empty: none
     const Magic* m = payload_magic_of(head);
-    return m ? m->what.data() : nullptr;
+    return m ? m->what : std::string_view();
   }
+  // STOP is its last byte, or zeros fill up the tensor after it.
   static bool ends_like_a_pickle(const Extent& e) {
-    std::array<std::byte, 1> last;
-    e.source->read(e.offset + e.bytes - 1, last);
-    return last[0] == std::byte{'.'};
+    Buffer tail(static_cast<std::size_t>(std::min<std::uint64_t>(e.bytes, kHead)));
+    e.source->read(e.offset + e.bytes - tail.size(), tail);
+    const std::string_view text = as_text(tail);
+    const auto last = text.find_last_not_of('\0');
+    return last != text.npos && text[last] == '.';
   }
 
-  // The position of a zip's end record, if the file has one that fits it: at most 64 KiB of comment
-  // after it, up to the end of the file, and its directory before it (APPNOTE.TXT 4.3.16).
+  // The position of a zip's end record, wherever readers look for it: in the last 64 KiB, whatever
+  // follows (APPNOTE.TXT 4.3.16). It counts if the directory that it tells of is there: before it,
+  // or before the records of a zip64 (4.3.14), or if it has none and is the very end.
   static std::optional<std::uint64_t> zip_end(const Source& file) {
     constexpr std::uint64_t kRecord = 22, kComment = 0xFFFF;
     constexpr std::string_view kMark = "PK\x05\x06";
@@ -123,17 +141,14 @@ class Review {
     const std::uint64_t begin = file.size() - tail.size();
     file.read(begin, tail);
     const std::string_view text = as_text(tail);
-    for (std::size_t at = text.rfind(kMark); at != text.npos;
-         at = at ? text.rfind(kMark, at - 1) : text.npos) {
-      if (tail.size() - at < kRecord) continue;
-      const auto field = [&](std::size_t i) { return Bytes(tail).subspan(at + i); };
-      const std::uint64_t size = load<std::uint32_t>(field(12)),
-                          from = load<std::uint32_t>(field(16)),
-                          comment = load<std::uint16_t>(field(20)),
-                          entries = load<std::uint16_t>(field(10));
-      if (at + kRecord + comment == tail.size() && size >= 46 * entries && size <= begin + at &&
-          from <= begin + at - size)
-        return begin + at;
+    for (std::size_t at = text.find(kMark); at != text.npos; at = text.find(kMark, at + 1)) {
+      if (tail.size() - at < kRecord) break;
+      const std::uint64_t size = load<std::uint32_t>(Bytes(tail).subspan(at + 12)),
+                          place = begin + at;
+      constexpr std::uint64_t kEmpty = 0, kInZip64 = 0xFFFFFFFF;
+      if (size == kEmpty && at + kRecord == tail.size()) return place;
+      if (size == kInZip64 && place >= 20 && has(file, place - 20, "PK\x06\x07")) return place;
+      if (size != kEmpty && size <= place && has(file, place - size, "PK\x01\x02")) return place;
     }
     return std::nullopt;
   }

@@ -717,6 +717,9 @@ std::vector<std::string> siblings(const Metadata& meta, std::string_view path) {
                     "'-{:05}-of-{:05}.gguf'",
                     *no + 1, *count, *no + 1, *count));
   }
+  if (*count > kGgufMostParts)
+    throw fault(
+        fmt::format("{} is {}, wtool's limit is {}", kGgufSplitCount, *count, kGgufMostParts));
   if (name->number != *no + 1 || name->count != *count)
     throw fault(fmt::format("its name says part {} of {}, its keys say part {} of {}", name->number,
                             name->count, *no + 1, *count));
@@ -727,11 +730,11 @@ std::vector<std::string> siblings(const Metadata& meta, std::string_view path) {
 }
 
 // A model has no part keys of its own.
-Metadata whole_meta(const Metadata& first, std::size_t all_tensors) {
+Metadata whole_meta(const Metadata& first, std::size_t all_tensors, std::string& fault) {
   const auto total = first.count(kGgufSplitTensors);
   if (total && *total != all_tensors)
-    throw Error(Fault::BadFile, fmt::format("{} is {} but the parts hold {} tensors",
-                                            kGgufSplitTensors, *total, all_tensors));
+    fault = fmt::format("{} is {} but the parts hold {} tensors", kGgufSplitTensors, *total,
+                        all_tensors);
   Metadata out = first;
   for (const std::string_view key : {kGgufSplitNo, kGgufSplitCount, kGgufSplitTensors})
     out.erase(key);

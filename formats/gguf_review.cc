@@ -35,7 +35,8 @@ class Review {
       : catalog_(catalog), meta_(catalog.meta), faults_(faults) {}
 
   void keys() {
-    if (catalog_.entries().empty()) return;
+    if (catalog_.entries().empty() || meta_.count(kGgufSplitCount).value_or(0) > 1)
+      return;  // a part alone is not the whole
     const std::string_view type = meta_.text("general.type");
     if (meta_.text("general.architecture").empty() && type != "imatrix")
       report(kArchitecture, "general.architecture", "is missing: llama.cpp does not load the file");
@@ -116,8 +117,8 @@ void Review::block_count() {
   }
   if (layers.empty() || layers.size() == *said) return;
   report(kBlocks, key,
-         fmt::format("is {}, but there are tensors of {} layers (the last is blk.{})", *said,
-                     layers.size(), *layers.rbegin()));
+         fmt::format("is {}, but the layers that there are tensors of are {} (the last is blk.{})",
+                     *said, layers.size(), *layers.rbegin()));
 }
 
 void Review::vocabulary() {

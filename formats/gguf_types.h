@@ -54,6 +54,8 @@ inline constexpr std::uint64_t kGgufMaxString = 1u << 30;  // bytes
 inline constexpr std::uint64_t kGgufMaxArray = 1u << 30;   // elements
 inline constexpr std::uint64_t kGgufMaxElements = ~std::uint64_t{0} >> 1;  // int64_t there
 inline constexpr std::uint64_t kGgufMaxParts = 65535;                      // split.count is a u16
+// Our own, as for other numbered sets: each name costs memory.
+inline constexpr std::uint64_t kGgufMostParts = 10'000;
 // Our own: far above any real file, they bound the memory that a hostile header can ask for, and
 // the padding that its alignment can make us write.
 inline constexpr std::uint64_t kGgufMaxKeys = 1u << 20;

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "formats/json_reader.h"
+#include "formats/registry.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/model/model.h"
@@ -28,12 +29,33 @@ constexpr Rule kJson{"safetensors.index", "the index is one JSON object in UTF-8
            true};
 constexpr std::array<const Rule*, 6> kRules{&kJson, &kSize, &kMap, &kPath, &kTwice, &kTotal};
 
+// A page or a pointer in its place is called by its name.
+std::string what_it_is(const Source& file, const JsonFault& f) {
+  Buffer start(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 64)));
+  file.read(0, start);
+  const std::string_view text = as_text(start);
+  const auto first = text.find_first_not_of(" \t\r\n");
+  return first != text.npos && text[first] == '{' ? f.text() : diagnose(file);
+}
+
 class IndexReader {
  public:
   IndexReader(const Source& file, std::span<char> text, Diagnostics& faults)
       : file_(file), faults_(faults), in_(text) {}
 
+  // What stands before a fault is kept.
   ShardIndex read() {
+    try {
+      members();
+    } catch (const JsonFault& f) {
+      faults_.report(kJson, file_.name(), f.at, what_it_is(file_, f));
+    }
+    report_duplicates();
+    return std::move(index_);
+  }
+
+ private:
+  void members() {
     std::string_view key;
     bool map_seen = false;
     in_.begin_object();
@@ -53,11 +75,8 @@ class IndexReader {
     }
     in_.finish();
     if (!map_seen) fault(kMap, "has no 'weight_map'");
-    report_duplicates();
-    return std::move(index_);
   }
 
- private:
   void metadata() {
     std::string_view key;
     in_.begin_object();
@@ -177,7 +196,7 @@ ShardIndex read_safetensors_index(const SourcePtr& file, Diagnostics& faults) {
   try {
     return IndexReader(*file, text, faults).read();
   } catch (const JsonFault& f) {
-    faults.report(kJson, file->name(), f.at, f.text());
+    faults.report(kJson, file->name(), f.at, what_it_is(*file, f));
     return {};
   }
 }

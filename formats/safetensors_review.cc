@@ -39,8 +39,7 @@ void alignment(const Catalog& catalog, Diagnostics& faults) {
                     fmt::format("begins at {}, no multiple of {} bytes ({} tensors do so): readers "
                                 "that map the file may be slow or refuse it",
                                 found[i].first->offset, info(found[i].first->dtype).block_bytes,
-                                found[i].count),
-                    "'wtool convert' writes it anew");
+                                found[i].count));
 }
 
 void padding(const Catalog& catalog, Diagnostics& faults) {

@@ -66,7 +66,7 @@ class Diagnostics {
     Collect,  // all faults are kept as findings
   };
   // A hostile file has a million faults: of each rule so many are kept, the others counted.
-  static constexpr std::size_t kMostOfARule = 100;
+  static constexpr std::size_t kMostOfARule = 100, kMostNotes = 1000;
   // Of the names of tensors that were left out, likewise.
   static constexpr std::size_t kMostLost = 100'000, kMostLostText = std::size_t{16} << 20;
 
@@ -83,7 +83,9 @@ class Diagnostics {
   }
   // Something a person should know that is no fault: never throws.
   void note(std::string where, std::string text) {
-    notes_.push_back({std::move(where), std::move(text)});
+    if (notes_.size() < kMostNotes) notes_.push_back({std::move(where), std::move(text)});
+    if (notes_.size() == kMostNotes && !std::exchange(notes_full_, true))
+      notes_.push_back({"", "more is not told"});
   }
   // A tensor is left out: of `bytes`, so many lie in the file. Once for each tensor, whatever is
   // wrong with it; a reader that does not know its size says 0.
@@ -126,6 +128,7 @@ class Diagnostics {
   std::vector<Note> notes_;
   std::vector<Lost> lost_;
   std::uint64_t count_ = 0, lost_count_ = 0, lost_text_ = 0;
+  bool notes_full_ = false;
 };
 
 }  // namespace wtool

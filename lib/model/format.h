@@ -68,9 +68,10 @@ struct Format {
                          std::size_t all_tensors) = nullptr;
   std::optional<SideFile> (*index)(std::string_view stem, std::span<const OutFile>,
                                    std::span<const OutTensor>) = nullptr;
-  // The reverse of shard_meta: what the whole set's metadata is, from its first file's. Throws
-  // BadFile if it claims another number of tensors than all files hold. Null: as it is.
-  Metadata (*whole_meta)(const Metadata& first, std::size_t all_tensors) = nullptr;
+  // The reverse of shard_meta: what the whole set's metadata is, from its first file's. `fault` is
+  // filled if it claims another number of tensors than all files hold. Null: as it is.
+  Metadata (*whole_meta)(const Metadata& first, std::size_t all_tensors,
+                         std::string& fault) = nullptr;
 };
 
 }  // namespace wtool

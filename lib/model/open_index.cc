@@ -1,6 +1,7 @@
 // A set whose files an index names, and the index held against what they hold.
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
@@ -100,11 +101,17 @@ void Opener::check_index(const ShardIndex& index, const std::string& folder) {
   for (std::uint32_t i = 0; i < paths.size(); ++i)
     source_of.emplace(std::string_view(paths[i]).substr(joined(folder, "x").size() - 1), i);
   std::vector<bool> mapped(catalog.entries().size());
+  std::unordered_set<std::string> lost;  // in a file that is there: told already
+  for (const Diagnostics::Lost& l : faults_.lost()) lost.insert(l.tensor);
   for (const ShardIndex::Line& line : index.lines) {
     const auto file = source_of.find(line.file);
-    if (file == source_of.end()) continue;  // reported as missing
+    if (file == source_of.end()) {  // reported as missing
+      faults_.lose(joined(folder, line.file), line.tensor, 0, 0);
+      continue;
+    }
     const TensorEntry* t = catalog.find(line.tensor);
     if (!t) {
+      if (!lost.contains(line.tensor)) faults_.lose(joined(folder, line.file), line.tensor, 0, 0);
       faults_.report(kMissingTensor, where, kNowhere,
                      fmt::format("maps tensor {} to {}, but no file holds it", quoted(line.tensor),
                                  quoted(line.file)));

@@ -9,6 +9,7 @@
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/model/opener.h"
+#include "lib/model/review.h"
 
 namespace wtool {
 namespace opening {
@@ -129,8 +130,15 @@ void Opener::open_folder() {
     throw Error(Fault::Usage, "--alone wants one file, but this is a folder").in(path_);
   model_->is_folder = true;
   listing_ = list_folder(path_);
-  if (const std::string index = choose_index(); !index.empty())
-    return open_index(path_, index, *index_format(*open_file(joined(path_, index))));
+  if (const std::string index = choose_index(); !index.empty()) {
+    open_index(path_, index, *index_format(*open_file(joined(path_, index))));
+    // Of an index that says nothing any more, which has been reported, the files are left.
+    if (!model_->catalog.sources().empty() || faults_.count() == 0) return;
+    model_->index_name.clear();
+    model_->side.clear();
+    model_->left_out.clear();
+    set_broken_ = true;
+  }
   const std::vector<std::string> weights = weight_files();
   const auto is_array = [this](const std::string& name) {
     const SourcePtr source = open_file(joined(path_, name));
@@ -185,17 +193,12 @@ void Opener::open_only(const std::vector<std::string>& weights) {
   std::vector<std::string> names;
   for (const std::string& path : used) names.push_back(file_name_of(path));
   // What is wrong with the set has been said: then that, too, is a finding.
-  const bool broken_set = faults_.count() > 0 && faults_.mode() == Diagnostics::Mode::Collect;
-  if (names.size() < weights.size() && !broken_set)
+  if (names.size() < weights.size() && !set_broken_)
     throw Error(Fault::Usage, fmt::format("holds {} weight files that are no set: {}",
                                           weights.size(), fmt::join(weights, ", ")))
         .in(path_)
         .hint("give the file that you mean");
-  for (const std::string& name : weights)
-    if (std::ranges::find(names, name) == names.end())
-      faults_.report(kPart, joined(path_, name), kNowhere,
-                     fmt::format("is not read: it is no part of the set of {}", quoted(names[0])));
-  collect_side_files(path_, names, "");
+  collect_side_files(path_, names, set_broken_ ? "no part of the set" : "");
 }
 
 Error Opener::no_weights() const {
@@ -289,6 +292,7 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
                                              paths.size()));
   for (const std::string& path : paths) {
     if (!exists(path)) {
+      complete_ = false;
       faults_.report(kMissingFile, path, kNowhere,
                      fmt::format("is missing: {} is one of a set of {} files",
                                  quoted(file_name_of(source->name())), paths.size()),
@@ -318,21 +322,21 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
 
 void Opener::close_set(const Format& format, const std::string& first) {
   if (!format.whole_meta) return;
-  try {
-    model_->catalog.meta =
-        format.whole_meta(model_->catalog.meta, model_->catalog.entries().size());
-  } catch (const Error& e) {  // it knows metadata, not paths
-    faults_.report(kPart, first, kNowhere, e.text(), e.hint());
-  }
+  std::string fault;
+  model_->catalog.meta =
+      format.whole_meta(model_->catalog.meta, model_->catalog.entries().size(), fault);
+  if (!fault.empty() && faults_.lost_count() == 0 && complete_)  // else it has been told
+    faults_.report(kPart, first, kNowhere, std::move(fault));
 }
 
 // Empty: the file stands alone.
 std::vector<std::string> Opener::set_of(const Format& format, const Catalog& first,
-                                        const std::string& path) const {
+                                        const std::string& path) {
   if (format.siblings) try {
       return format.siblings(first.meta, path);
     } catch (const Error& e) {
       faults_.report(kPart, path, kNowhere, e.text(), e.hint());
+      set_broken_ = true;
       return {};
     }
   if (!format.read_index) return {};
@@ -367,10 +371,12 @@ void Opener::join_meta(const Catalog& part) {
     }
     const auto* theirs =
         std::get_if<std::string>(&(all.begin() + static_cast<std::ptrdiff_t>(it->second))->value);
-    if (!theirs || *theirs != *mine)
-      faults_.note(
-          part.sources()[0]->name(),
-          fmt::format("metadata {} differs from the first file's, which counts", quoted(e.key)));
+    if (theirs && *theirs == *mine) continue;
+    if (faults_.mode() == Diagnostics::Mode::Collect)
+      review_metadata(part.sources()[0]->name(), e, faults_);
+    faults_.note(
+        part.sources()[0]->name(),
+        fmt::format("metadata {} differs from the first file's, which counts", quoted(e.key)));
   }
 }
 

@@ -71,7 +71,7 @@ class Opener {
   std::vector<std::string> open_set(const SourcePtr& source);
   void close_set(const Format& format, const std::string& first);
   std::vector<std::string> set_of(const Format& format, const Catalog& first,
-                                  const std::string& path) const;
+                                  const std::string& path);
   void take_rest(const Format& format, const std::vector<std::string>& paths,
                  const std::string& taken);
 
@@ -102,6 +102,8 @@ class Opener {
   Diagnostics& faults_;
   std::uint64_t most_files_;
   std::shared_ptr<Model> model_ = std::make_shared<Model>();
+  bool set_broken_ = false;           // a file does not fit its set: reported
+  bool complete_ = true;              // no file of the set is missing
   std::vector<FolderEntry> listing_;  // of the folder that was given
 };
 

@@ -1,5 +1,6 @@
 #include "lib/model/review.h"
 
+#include <algorithm>
 #include <array>
 
 #include <fmt/format.h>
@@ -40,11 +41,31 @@ std::uint32_t code_point(std::string_view s, std::size_t at, std::size_t& size) 
   return value;
 }
 
-// What people cannot see, or what changes how they see the rest (UAX #9, UTS #39).
+// What people cannot see, or what changes how they see the rest (Default_Ignorable_Code_Point, and
+// blank letters).
 bool is_invisible(std::uint32_t c) noexcept {
-  return c == 0x00AD || c == 0x061C || (c >= 0x200B && c <= 0x200F) ||
-         (c >= 0x202A && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
-         (c >= 0xE0000 && c <= 0xE007F);
+  struct Run {
+    std::uint32_t first, last;
+  };
+  static constexpr std::array<Run, 18> kRuns{{{0x00AD, 0x00AD},
+                                              {0x034F, 0x034F},
+                                              {0x061C, 0x061C},
+                                              {0x115F, 0x1160},
+                                              {0x17B4, 0x17B5},
+                                              {0x180B, 0x180F},
+                                              {0x200B, 0x200F},
+                                              {0x2028, 0x202E},
+                                              {0x2060, 0x206F},
+                                              {0x2800, 0x2800},
+                                              {0x3164, 0x3164},
+                                              {0xFE00, 0xFE0F},
+                                              {0xFEFF, 0xFEFF},
+                                              {0xFFA0, 0xFFA0},
+                                              {0xFFF0, 0xFFFB},
+                                              {0x1D173, 0x1D17A},
+                                              {0xE0000, 0xE007F},
+                                              {0xE0100, 0xE01EF}}};
+  return std::ranges::any_of(kRuns, [c](Run r) { return c >= r.first && c <= r.last; });
 }
 
 bool is_plain(unsigned char c) noexcept {
@@ -52,9 +73,10 @@ bool is_plain(unsigned char c) noexcept {
 }
 
 // Reasons for which a template can be meant to leave Jinja's sandbox.
-constexpr std::array<std::string_view, 8> kEscapes{
-    "__class__", "__mro__",    "__subclasses__", "__globals__",
-    "__init__",  "__import__", "__builtins__",   "__getattribute__"};
+constexpr std::array<std::string_view, 18> kEscapes{
+    "__class__",  "__mro__",      "__base",    "__subclasses__", "__globals__", "__init__",
+    "__import__", "__builtins__", "__getattr", "__dict__",       "attr(",       "\x5f",
+    "\u005f",     "func_globals", "lipsum",    "popen",          "importlib",   "eval("};
 
 class Review {
  public:
@@ -62,7 +84,7 @@ class Review {
 
   void run() {
     for (const TensorEntry& t : model_.catalog.entries()) name(t);
-    for (const MetaEntry& e : model_.catalog.meta) metadata(e);
+    for (const MetaEntry& e : model_.catalog.meta) review_metadata(first_file(), e, faults_);
   }
 
  private:
@@ -93,38 +115,47 @@ class Review {
                "tools that write a file for each tensor must not take it as it is");
   }
 
-  void metadata(const MetaEntry& e) {
-    if (const auto what = odd_text(e.key, false)) report(kMetaText, e.key, "the key " + *what);
-    const auto* text = std::get_if<std::string>(&e.value);
-    if (!text) return;
-    if (const auto what = odd_text(*text, true)) report(kMetaText, e.key, "its value " + *what);
-    if (text->size() > kLargeValue)
-      report(kMetaLarge, e.key, fmt::format("its value has {} bytes", text->size()));
-    if (e.key.find(kTemplateKey) != std::string::npos) chat_template(e.key, *text);
-  }
-
-  void chat_template(const std::string& key, std::string_view text) {
-    report(kTemplate, key,
-           fmt::format("a template of {} bytes: untrusted text that chat engines run", text.size()),
-           fmt::format("read it: wtool inspect --get {}", quoted(key)));
-    for (const std::string_view escape : kEscapes)
-      if (const auto at = text.find(escape); at != std::string_view::npos)
-        return report(kTemplateCode, key,
-                      fmt::format("holds {} at position {}: a way out of a template's sandbox",
-                                  quoted(escape), at),
-                      "do not run it in an engine that renders templates with Python");
-  }
-
-  void report(const Rule& rule, const std::string& key, std::string text, std::string fix = {}) {
-    faults_.report(rule, {first_file(), "metadata", key}, kNowhere, std::move(text),
-                   std::move(fix));
-  }
-
   const Model& model_;
   Diagnostics& faults_;
 };
 
 }  // namespace
+
+void review_template(const Place& where, std::string_view text, Diagnostics& faults) {
+  faults.report(
+      kTemplate, where, kNowhere,
+      fmt::format("a template of {} bytes: untrusted text that chat engines run", text.size()),
+      "read it before you use it: 'wtool inspect --get KEY' prints one of the metadata");
+  if (const auto what = odd_text(text, true))
+    faults.report(kMetaText, where, kNowhere, "the template " + *what);
+  for (const std::string_view escape : kEscapes)
+    if (const auto at = text.find(escape); at != std::string_view::npos) {
+      faults.report(kTemplateCode, where, kNowhere,
+                    fmt::format("holds {} at position {}: templates have no honest use for it",
+                                quoted(escape), at),
+                    "do not run it in an engine that renders templates with Python");
+      return;
+    }
+}
+
+void review_metadata(const std::string& file, const MetaEntry& e, Diagnostics& faults) {
+  const Place where(file, "metadata", e.key);
+  if (const auto what = odd_text(e.key, false))
+    faults.report(kMetaText, where, kNowhere, "the key " + *what);
+  const bool is_template = e.key.find(kTemplateKey) != std::string::npos;
+  const auto* text = std::get_if<std::string>(&e.value);
+  if (const auto* array = std::get_if<MetaArray>(&e.value); array && is_template)
+    for_each(*array, [&](const MetaValue& v) {
+      if (const auto* one = std::get_if<std::string>(&v)) review_template(where, *one, faults);
+      return true;
+    });
+  if (!text) return;
+  if (is_template) return review_template(where, *text, faults);
+  if (const auto what = odd_text(*text, true))
+    faults.report(kMetaText, where, kNowhere, "its value " + *what);
+  if (text->size() > kLargeValue)
+    faults.report(kMetaLarge, where, kNowhere, fmt::format("its value has {} bytes", text->size()));
+}
 
 std::optional<std::string> odd_text(std::string_view text, bool multiline) {
   if (std::size_t bad = 0; !is_utf8(text, &bad))

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 #include <tuple>
+#include <unordered_map>
 
 #include <fmt/format.h>
 
@@ -112,7 +113,12 @@ struct ValueCheck::State {
   std::vector<std::shared_ptr<CompareStep>> compares;
   enum class Round : std::uint8_t { Values, Digests, Compares, Done } round = Round::Values;
 
-  const TensorEntry& entry(std::uint32_t i) const { return model->catalog.entries()[i]; }
+  std::unordered_map<std::uint32_t, TensorEntry> retyped;  // opaque elements as the user has them
+
+  const TensorEntry& entry(std::uint32_t i) const {
+    const auto it = retyped.empty() ? retyped.end() : retyped.find(i);
+    return it == retyped.end() ? model->catalog.entries()[i] : it->second;
+  }
   Extent extent(const Candidate& c) const { return model->catalog.extent(entry(c.entry)); }
 
   void finish(std::uint32_t index, const Health& health);
@@ -320,6 +326,12 @@ void ValueCheck::State::tell() {
 ValueCheck::State::State(std::shared_ptr<const Model> of, std::span<const std::uint32_t> these,
                          Diagnostics& to)
     : model(std::move(of)), faults(to), roles(roles_of(*model)) {
+  for (const LogicalTensor& t : model->tensors)
+    if (t.count == 1 && t.dtype != model->part(t, 0).dtype) {
+      TensorEntry e = model->part(t, 0);
+      e.dtype = t.dtype;
+      retyped.emplace(model->parts_of(t)[0], e);
+    }
   for (const std::uint32_t i : these)
     if (entry(i).bytes > 0) entries.push_back(i);
   std::ranges::sort(entries, {}, [&](std::uint32_t i) {

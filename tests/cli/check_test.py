@@ -205,6 +205,39 @@ class Check(Command):
         self.assertEqual(zipfile.ZipFile("m.safetensors").namelist(), ["run.sh"])
         self.assertIn(("content.polyglot", "error"), [(f["rule"], f["level"]) for f in found])
 
+    def test_zips_that_other_programs_open_are_found(self):
+        inner = zip_of("evil.txt", "gotcha")
+        for tail in (inner + b"x", inner + bytes(27), inner):
+            self.model(z=("U8", [len(tail)], tail))
+            self.assertEqual(zipfile.ZipFile("m.safetensors").namelist(), ["evil.txt"])
+            self.one("content.polyglot", "m.safetensors", code=1)
+        self.model(z=("U8", [64], b"PK\x05\x06" + bytes(60)))  # a mark alone is none
+        self.assertNotIn("content.polyglot", [f[0] for f in self.findings("m.safetensors")])
+
+    def test_later_shards_and_files_beside_are_looked_at_too(self):
+        os.mkdir("m")
+        for i, text in ((1, "ok"), (2, "{{ ''.__class__ }}\x1b[2J")):
+            write_safetensors(f"m/model-0000{i}-of-00002.safetensors", {f"t{i}": ("F32", [4], ramp(4, i))}, {"format": "pt", "chat_template": text})
+        index = {"weight_map": {f"t{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}}
+        pathlib.Path("m/model.safetensors.index.json").write_text(json.dumps(index))
+        found = [(f["rule"], f["file"][-26:]) for f in self.check("m")["findings"]]
+        self.assertIn(("metadata.template-code", "00002-of-00002.safetensors"), found)
+        self.assertIn(("metadata.control", "00002-of-00002.safetensors"), found)
+        os.mkdir("n")
+        self.model("n/model.safetensors")
+        pathlib.Path("n/chat_template.jinja").write_text("{{ x|attr('y') }}")
+        pathlib.Path("n/tokenizer_config.json").write_text(json.dumps({"chat_template": [{"name": "a", "template": "{{ ().__base__ }}"}]}))
+        pathlib.Path("n/config.json").write_text(json.dumps({"auto_map": {"AutoModel": "evil/repo--modeling.M"}}))
+        os.symlink("/etc/hostname", "n/notes.txt")
+        found = self.check("n")["findings"]
+        self.assertEqual(sorted(f["file"] for f in found if f["rule"] == "metadata.template-code"), ["n/chat_template.jinja", "n/tokenizer_config.json"])
+        self.assertEqual([f["file"] for f in found if f["rule"] == "config.code"], ["n/config.json"])
+        self.assertEqual([f["file"] for f in found if f["rule"] == "content.link"], ["n/notes.txt"])
+
+    def test_a_file_under_the_suffix_of_another_format_is_an_error(self):
+        pathlib.Path("m.safetensors").write_bytes(gguf({"a": ("f32", [3], floats([1, 2, 3]))}, {"general.architecture": (STRING, "llama")}))
+        self.one("file.suffix", "m.safetensors", code=1)
+
     def test_a_file_that_is_a_document_too_is_told(self):
         for mark, words in ((b"%%EOF", "PDF"), (b"%%E0F", None)):
             self.model(metadata={"format": "pt", "x": "%PDF-1.4 1 0 obj"}, end=("U8", [64], mark + bytes(59)))
@@ -268,7 +301,7 @@ class Check(Command):
         pathlib.Path("m.gguf").write_bytes(gguf(tensors, keys))
         found = {f["rule"]: f["message"] for f in self.check("m.gguf")["findings"]}
         self.assertIn("is 7 (q8_0), but most weights are q4_0", found["gguf.file-type"])
-        self.assertIn("is 3, but there are tensors of 2 layers", found["gguf.block-count"])
+        self.assertIn("is 3, but the layers that there are tensors of are 2", found["gguf.block-count"])
         self.assertIn("gguf.quantization-version", found)
 
     def test_bytes_that_hide_between_tensors_are_told(self):
@@ -373,7 +406,6 @@ class Check(Command):
         self.assertEqual(json.loads(self.wtool("inspect", "--json", "out.safetensors").stdout)["metadata"], {"format": "pt"})
         self.assertEqual(self.findings("out.safetensors"), [])
         self.refused("check", "--salvage", "out.safetensors", "cut.safetensors", saying=["already exists"])
-        self.refused("check", "--salvage", "cut.safetensors", "cut.safetensors", saying=["already exists"])
         document = self.check("cut.safetensors", "--salvage", "out.safetensors", "-f", code=1)
         self.assertEqual((document["salvaged"]["path"], document["salvaged"]["tensors"]), ("out.safetensors", 2))
 
@@ -404,6 +436,88 @@ class Check(Command):
         self.assertEqual(self.tensors("out"), {"t1": ("f32", [4], ramp(4, 1)), "t3": ("f32", [4], ramp(4, 3))})
         self.assertTrue(os.path.exists("out/config.json"))
         self.assertEqual([f for f in self.findings("out") if f[1] != "note"], [])
+
+    def test_salvage_never_touches_the_input(self):
+        self.model()
+        whole = pathlib.Path("m.safetensors").read_bytes()
+        pathlib.Path("cut.safetensors").write_bytes(whole[:-10])
+        os.symlink("cut.safetensors", "link.safetensors")
+        os.mkdir("m")
+        pathlib.Path("m/model.safetensors").write_bytes(whole[:-10])
+        before = {p: self.digest(p) for p in ("cut.safetensors", "m/model.safetensors")}
+        for out, path in (("cut.safetensors", "cut.safetensors"), ("./cut.safetensors", "cut.safetensors"), ("cut.safetensors", "link.safetensors"),
+                          ("m", "m"), ("m/x/", "m"), ("m/model.safetensors", "m"), ("m/new.safetensors", "m")):
+            for force in ((), ("-f",)):
+                self.refused("check", "--salvage", out, path, *force)
+        self.assertEqual(before, {p: self.digest(p) for p in before})
+        self.assertEqual(os.readlink("link.safetensors"), "cut.safetensors")
+        self.refused("check", "--salvage", "x.safetensors", "--sarif", "x.safetensors", "cut.safetensors", saying=["x.safetensors"])
+        self.refused("check", "--salvage", "x.gguf", "cut.safetensors", saying=["gguf"])
+        self.refused("check", "--salvage", "-", "cut.safetensors", saying=["standard output"])
+
+    def test_an_empty_value_is_a_variable_that_was_not_set(self):
+        self.model()
+        for option in ("--lock", "--write-lock", "--salvage", "--sarif", "--junit", "--fail-on"):
+            self.refused("check", option, "", "m.safetensors", saying=[option])
+
+    def test_elements_that_are_opaque_are_checked_as_what_they_are(self):
+        header = b"{'descr': '|V2', 'fortran_order': False, 'shape': (4,), }"
+        header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
+        bits = struct.pack("<4H", 0x3F80, 0x7FC1, 0x4000, 0)  # bf16: 1, NaN, 2, 0
+        pathlib.Path("w.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bits)
+        self.assertEqual(self.findings("w.npy"), [])
+        found = self.one("values.nan", "w.npy", "--as", "bf16")
+        self.assertIn("0x7fc1", found["message"])
+        self.assertEqual(found["offset"], 10 + len(header) + 2)
+
+    def test_a_set_that_is_not_whole_is_salvaged_as_one(self):
+        os.mkdir("g")
+        for i in (0, 1, 2):
+            keys = {"general.architecture": (STRING, "llama")} if i == 0 else {}
+            keys |= {"split.no": (2, i), "split.count": (2, 3), "split.tensors.count": (5, 3)}
+            pathlib.Path(f"g/m-0000{i + 1}-of-00003.gguf").write_bytes(gguf({f"t{i}": ("f32", [4], ramp(4, i))}, keys))
+        os.remove("g/m-00002-of-00003.gguf")
+        self.assertEqual([f["rule"] for f in self.check("g", code=1)["findings"] if f["level"] == "error"], ["set.missing-file"])
+        self.wtool("check", "--salvage", "out.gguf", "g", code=1)
+        got_keys, got = read_gguf("out.gguf")
+        self.assertEqual((set(got_keys), set(got)), ({"general.architecture"}, {"t0", "t2"}))
+        self.assertEqual([f for f in self.findings("out.gguf") if f[1] == "error"], [])
+        # Two files under each other's name.
+        os.rename("g/m-00003-of-00003.gguf", "g/m-00002-of-00003.gguf")
+        self.assertIn(("set.part", "error"), self.findings("g", code=1))
+
+    def test_shards_without_their_index_are_salvaged_all_the_same(self):
+        os.mkdir("m")
+        for i in (1, 2):
+            write_safetensors(f"m/model-0000{i}-of-00002.safetensors", {f"t{i}": ("F32", [4], ramp(4, i))}, {"format": "pt"})
+        good = json.dumps({"weight_map": {f"t{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}})
+        want = {"t1": ("f32", [4], ramp(4, 1)), "t2": ("f32", [4], ramp(4, 2))}
+        for n, text in enumerate((good + "x", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n")):
+            pathlib.Path("m/model.safetensors.index.json").write_text(text)
+            self.wtool("check", "--salvage", f"out{n}/", "m", code=1)
+            self.assertEqual(self.tensors(f"out{n}"), want)
+        self.assertIn("Git LFS pointer", self.one("safetensors.index", "m", code=1)["message"])
+
+    def test_parts_of_a_weight_whose_others_are_lost_are_left_out(self):
+        noise = floats([((i * 37) % 101 - 50) / 500 for i in range(64 * 64)])
+        tensors = {f"model.layers.{i}.mlp.up_proj.weight": ("F32", [64, 64], noise) for i in range(2)}
+        os.mkdir("m")
+        write_safetensors("m/model.safetensors", tensors, {"format": "pt"})
+        pathlib.Path("m/config.json").write_text("{}")
+        self.wtool("quantize", "--int4", "--group-size", "32", "m", "-o", "q/")
+        raw = pathlib.Path("q/model.safetensors").read_bytes()
+        pathlib.Path("q/model.safetensors").write_bytes(raw[:-1])
+        document = self.check("q", "--salvage", "out/", code=1)
+        self.assertTrue(document["salvaged"]["left_out"])
+        self.assertEqual([f for f in self.findings("out") if f[1] == "error"], [])
+
+    def test_what_was_found_is_told_when_nothing_can_be_salvaged(self):
+        self.model()
+        whole = pathlib.Path("m.safetensors").read_bytes()
+        pathlib.Path("cut.safetensors").write_bytes(whole[: 8 + struct.unpack_from("<Q", whole)[0]])
+        done = self.wtool("check", "--salvage", "out.safetensors", "cut.safetensors", code=3)
+        self.assertIn("safetensors.truncated", done.stdout)
+        self.assertIn("nothing to salvage", done.stderr)
 
     def test_nothing_to_salvage_is_said(self):
         self.model()

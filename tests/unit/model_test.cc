@@ -79,10 +79,9 @@ std::vector<std::string> toy_siblings(const Metadata& meta, std::string_view pat
     out.push_back(std::string(path.substr(0, path.size() - 5)) + std::to_string(i) + ".set");
   return out;
 }
-Metadata toy_whole(const Metadata& first, std::size_t tensors) {
+Metadata toy_whole(const Metadata& first, std::size_t tensors, std::string& fault) {
   Metadata out = first;
-  if (const auto n = first.count("TOTAL"); n && *n != tensors)
-    throw Error(Fault::BadFile, "TOTAL is wrong");
+  if (const auto n = first.count("TOTAL"); n && *n != tensors) fault = "TOTAL is wrong";
   out.erase("PART");
   return out;
 }
