@@ -207,13 +207,15 @@ ExitCode check_health(const CheckOptions& o, const Context& context) {
   if (!o.salvage.empty()) try {
       result.salvaged = salvage(result.model, result.faults, o, context);
     } catch (const Error& e) {
+      if (e.fault() == Fault::Cancelled) throw;
       failed = e;
     }
   if (context.common->json)
     write_check_json(result);
   else
     print_check(result, context.common->verbose);
-  write_check_findings(result, o.findings);
+  // Where nothing can be written, nothing more is.
+  if (!failed || failed->fault() != Fault::Io) write_check_findings(result, o.findings);
   if (failed) throw Error(*failed);
   if (result.counts.errors > 0 && result.model->catalog.entries().empty()) return ExitCode::BadFile;
   return result.ok ? ExitCode::Ok : ExitCode::No;

@@ -30,6 +30,16 @@ OutputSet::Existing existing(const CheckOptions& o) {
   return o.findings.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
 }
 
+fs::path resolved(const std::string& path) {
+  std::error_code code;
+  fs::path out = fs::weakly_canonical(path, code);
+  if (code) {
+    Error e(Fault::Io, code.message());
+    throw e.in(path);
+  }
+  return out;
+}
+
 OutTensor as_output(const TensorEntry& t) {
   return {.name = std::string(t.name),
           .dtype = t.dtype,
@@ -100,11 +110,11 @@ std::string check_salvage(const Model& model, const CheckOptions& o, const Conte
                              model.catalog.format),
                  "'wtool convert' changes the format afterwards");
   std::error_code ignored;
-  const fs::path out = fs::weakly_canonical(to.path, ignored);
+  const fs::path out = resolved(to.path);
   for (const std::string& file : files_of(model))
     if (fs::equivalent(file, to.path, ignored)) throw refuse("is the input, which stays as it is");
   if (model.is_folder) {
-    const fs::path home = fs::weakly_canonical(model.path, ignored);
+    const fs::path home = resolved(model.path);
     if (std::ranges::mismatch(home, out).in1 == home.end())
       throw refuse(
           "is the input's folder or lies in it: what is rescued would become a part of "
