@@ -4,5 +4,5 @@ foreach(tag base catalog codec comparison compressed_tensors digest drift engine
             output_set policy property quantize_step review safetensors scheme_write schemes selector statistics
             tensor terminal tree values wrong_file)
   add_test(NAME unit.${tag} COMMAND unit_tests "[${tag}]")
-  set_tests_properties(unit.${tag} PROPERTIES LABELS unit TIMEOUT 120)
+  set_tests_properties(unit.${tag} PROPERTIES LABELS unit TIMEOUT 300)
 endforeach()
