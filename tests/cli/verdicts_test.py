@@ -53,10 +53,12 @@ def main():
     for corpus in ("safetensors", "gguf", "npy", "sharded", "imatrix"):
         files = json.loads((root / corpus / "manifest.json").read_text())["files"]
         entries += [(f"{corpus}/{e['file']}", e) for e in files]
+    if SANITIZED:  # where a start takes long; the unit tests read all of them in one process
+        entries = entries[::4]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         faults = [f for f in pool.map(lambda e: fault(wtool, root, *e), entries) if f]
     print("\n".join([*faults, f"{len(entries)} entries, {len(faults)} with faults"]))
-    return 1 if faults or len(entries) < 700 else 0
+    return 1 if faults or len(entries) < (150 if SANITIZED else 700) else 0
 
 
 if __name__ == "__main__":
