@@ -6,8 +6,8 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
-#include "cli/utf8.h"
 #include "lib/base/text.h"
+#include "lib/base/utf8.h"
 
 namespace wtool {
 namespace {

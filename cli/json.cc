@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "cli/utf8.h"
 #include "lib/base/text.h"
+#include "lib/base/utf8.h"
 
 namespace wtool {
 namespace {

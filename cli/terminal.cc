@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "cli/json.h"
-#include "cli/utf8.h"
 #include "lib/base/text.h"
+#include "lib/base/utf8.h"
 
 namespace wtool {
 namespace {

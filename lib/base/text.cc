@@ -8,40 +8,10 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 
+#include "lib/base/utf8.h"
+
 namespace wtool {
 namespace {
-
-// The length of the UTF-8 sequence at the front of `s`, or 0 if it is not well-formed
-// (Unicode 15, table 3-7).
-std::size_t utf8_length(std::string_view s) noexcept {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(s[i]); };
-  const auto tail = [&](std::size_t i) { return i < s.size() && (byte(i) & 0xC0) == 0x80; };
-  const unsigned char a = byte(0);
-  if (a < 0x80) return 1;
-  if (a < 0xC2 || a > 0xF4 || !tail(1)) return 0;
-  if (a < 0xE0) return 2;
-  const unsigned char b = byte(1);
-  if (a < 0xF0) {
-    if ((a == 0xE0 && b < 0xA0) || (a == 0xED && b >= 0xA0)) return 0;
-    return tail(2) ? 3 : 0;
-  }
-  if ((a == 0xF0 && b < 0x90) || (a == 0xF4 && b >= 0x90)) return 0;
-  return tail(2) && tail(3) ? 4 : 0;
-}
-
-std::uint32_t code_point(std::string_view s, std::size_t length) noexcept {
-  const auto byte = [&](std::size_t i) {
-    return static_cast<std::uint32_t>(static_cast<unsigned char>(s[i]));
-  };
-  switch (length) {
-    case 1: return byte(0);
-    case 2: return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
-    case 3: return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
-    default:
-      return (byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 |
-             (byte(3) & 0x3F);
-  }
-}
 
 // Changes what follows it on the screen: C0 and C1 controls, line separators, bidi controls, BOM.
 bool is_control(std::uint32_t c) noexcept {
@@ -112,12 +82,12 @@ bool is_utf8(std::string_view s, std::size_t* bad) noexcept {
       i += 8;
     }
     if (i == s.size()) break;
-    const std::size_t n = utf8_length(s.substr(i));
-    if (n == 0) {
+    const CodePoint c = next_code_point(s.substr(i));
+    if (!c.valid) {
       if (bad) *bad = i;
       return false;
     }
-    i += n;
+    i += c.length;
   }
   return true;
 }
@@ -126,16 +96,16 @@ std::string printable(std::string_view s) {
   std::string out;
   out.reserve(s.size());
   for (std::size_t i = 0; i < s.size();) {
-    const std::size_t n = utf8_length(s.substr(i));
-    if (n == 0) {
+    const CodePoint c = next_code_point(s.substr(i));
+    if (!c.valid) {
       append_escape(out, static_cast<unsigned char>(s[i++]));
       continue;
     }
-    if (const std::uint32_t c = code_point(s.substr(i), n); is_control(c))
-      append_escape(out, c);
+    if (is_control(c.value))
+      append_escape(out, c.value);
     else
-      out += s.substr(i, n);
-    i += n;
+      out += s.substr(i, c.length);
+    i += c.length;
   }
   return out;
 }

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/base/utf8.h"
 
 namespace wtool {
 namespace {
@@ -30,24 +31,14 @@ constexpr Rule kNameText{"name.control", "names hold no control or invisible cha
 constexpr std::array<const Rule*, 8> kRules{&kNameText, &kNamePath,  &kNameLong, &kNameEmpty,
                                             &kMetaText, &kMetaLarge, &kTemplate, &kTemplateCode};
 
-// The first character of a run that begins at `at` and is no plain ASCII, as a number; its length
-// is put into `size`. The text is UTF-8.
-std::uint32_t code_point(std::string_view s, std::size_t at, std::size_t& size) noexcept {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(s[at + i]); };
-  const unsigned lead = byte(0);
-  size = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  std::uint32_t value = size == 1 ? lead : lead & (0x7Fu >> size);
-  for (std::size_t i = 1; i < size; ++i) value = value << 6 | (byte(i) & 0x3Fu);
-  return value;
-}
-
 // What people cannot see, or what changes how they see the rest (Default_Ignorable_Code_Point, and
 // blank letters).
 bool is_invisible(std::uint32_t c) noexcept {
+  if (c < 0xAD) return false;
   struct Run {
     std::uint32_t first, last;
   };
-  static constexpr std::array<Run, 18> kRuns{{{0x00AD, 0x00AD},
+  static constexpr std::array<Run, 17> kRuns{{{0x00AD, 0x00AD},
                                               {0x034F, 0x034F},
                                               {0x061C, 0x061C},
                                               {0x115F, 0x1160},
@@ -63,8 +54,7 @@ bool is_invisible(std::uint32_t c) noexcept {
                                               {0xFFA0, 0xFFA0},
                                               {0xFFF0, 0xFFFB},
                                               {0x1D173, 0x1D17A},
-                                              {0xE0000, 0xE007F},
-                                              {0xE0100, 0xE01EF}}};
+                                              {0xE0000, 0xE0FFF}}};
   return std::ranges::any_of(kRuns, [c](Run r) { return c >= r.first && c <= r.last; });
 }
 
@@ -75,8 +65,8 @@ bool is_plain(unsigned char c) noexcept {
 // Reasons for which a template can be meant to leave Jinja's sandbox.
 constexpr std::array<std::string_view, 18> kEscapes{
     "__class__",  "__mro__",      "__base",    "__subclasses__", "__globals__", "__init__",
-    "__import__", "__builtins__", "__getattr", "__dict__",       "attr(",       "\x5f",
-    "\u005f",     "func_globals", "lipsum",    "popen",          "importlib",   "eval("};
+    "__import__", "__builtins__", "__getattr", "__dict__",       "attr(",       "\\x5f",
+    "\\u005f",    "func_globals", "lipsum",    "popen",          "importlib",   "eval("};
 
 class Review {
  public:
@@ -161,16 +151,15 @@ std::optional<std::string> odd_text(std::string_view text, bool multiline) {
   if (std::size_t bad = 0; !is_utf8(text, &bad))
     return fmt::format("is not UTF-8: byte {:#04x} at position {}",
                        static_cast<unsigned char>(text[bad]), bad);
-  for (std::size_t at = 0, size = 1; at < text.size(); at += size) {
-    size = 1;
-    const auto c = static_cast<unsigned char>(text[at]);
-    if (is_plain(c) || (multiline && (c == '\n' || c == '\r' || c == '\t'))) continue;
-    const std::uint32_t value = code_point(text, at, size);
-    if (value < 0x20 || (value >= 0x7F && value < 0xA0))
+  for (std::size_t at = 0; at < text.size();) {
+    const CodePoint c = next_code_point(text.substr(at));
+    const bool blank = c.value == '\n' || c.value == '\r' || c.value == '\t';
+    if (!(multiline && blank) && (c.value < 0x20 || (c.value >= 0x7F && c.value < 0xA0)))
       return fmt::format("holds a control character ({} at position {})",
-                         printable(text.substr(at, size)), at);
-    if (is_invisible(value))
-      return fmt::format("holds an invisible character (U+{:04X} at position {})", value, at);
+                         printable(text.substr(at, c.length)), at);
+    if (is_invisible(c.value))
+      return fmt::format("holds an invisible character (U+{:04X} at position {})", c.value, at);
+    at += c.length;
   }
   return std::nullopt;
 }

@@ -61,6 +61,24 @@ TEST_CASE("review: text that people cannot see as it is", "[review]") {
   CHECK(odd("a\xc3").find("not UTF-8") != std::string::npos);  // cut within a character
 }
 
+TEST_CASE("review: a template that does what chat templates do reaches for nothing", "[review]") {
+  const auto rules = [](std::string_view text) {
+    Diagnostics faults(Diagnostics::Mode::Collect);
+    review_template("m.gguf"s, text, faults);
+    std::string out;
+    for (const Finding& f : faults.findings()) out += std::string(f.rule->id) + " ";
+    return out;
+  };
+  CHECK(rules("{% for m in messages %}{{ bos_token + m['role'] }}{% if add_generation_prompt %}"
+              "{{ '<|im_start|>' ~ strftime_now('%d') }}{% endif %}{% endfor %}") ==
+        "metadata.template ");
+  for (const char* bad : {"{{ x.__class__ }}", "{{ x|attr('a') }}", "{{ x['\\x5f\\x5fclass'] }}",
+                          "{{ x['\\u005f'] }}", "{{ ().__base__ }}", "{{ lipsum() }}"}) {
+    CAPTURE(bad);
+    CHECK(rules(bad) == "metadata.template metadata.template-code ");
+  }
+}
+
 TEST_CASE("review: payloads are known by four bytes or more", "[review]") {
   const auto what = [](std::string_view head) {
     const Magic* m = payload_magic_of(head);
@@ -93,7 +111,8 @@ TEST_CASE("review: rule ids are unique and every rule has a summary", "[review]"
   for (const Format* f : registry.formats)
     for (const RuleList list : {f->rules, f->index_rules, f->review_rules}) look(list);
   for (const Scheme* s : registry.schemes) look(s->rules);
-  for (const RuleList list : {catalog_rules(), model_rules(), text_rules(), content_rules(), config_rules()})
+  for (const RuleList list :
+       {catalog_rules(), model_rules(), text_rules(), content_rules(), config_rules()})
     look(list);
   CHECK(seen.size() > 90);
 }
