@@ -29,7 +29,7 @@ const Format* format_of(const Model& model, const Registry& registry) {
 
 // Those that this model could have broken: for the tests that passed.
 std::vector<RuleList> rules_for(const Model& model, const Registry& registry, bool fast) {
-  std::vector<RuleList> out{catalog_rules(), text_rules(), content_rules()};
+  std::vector<RuleList> out{kOwnRules, catalog_rules(), text_rules(), content_rules()};
   if (const Format* format = format_of(model, registry)) {
     out.push_back(format->rules);
     out.push_back(format->review_rules);

@@ -101,7 +101,9 @@ std::string check_salvage(const Model& model, const CheckOptions& o, const Conte
   try {
     to = destination(rewrite_options(o).output, "", model, context.registry, "salvaged");
   } catch (const Error& e) {
-    throw refuse(e.text(), "OUT is a name with the format's suffix, or a folder that ends in '/'");
+    Error told(e.fault(), e.text());
+    throw told.in(o.salvage).hint(
+        "OUT is a name with the format's suffix, or a folder that ends in '/'");
   }
   if (to.kind == OutputSet::Kind::Stdout)
     throw refuse("--salvage wants a file or a folder, not standard output");
