@@ -12,7 +12,7 @@
 #include "cli/common.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
-#include "formats/json_reader.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/trust/digest.h"
 

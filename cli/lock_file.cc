@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 
 #include "cli/json.h"
-#include "formats/json_reader.h"
 #include "lib/base/error.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/model/source.h"
 #include "lib/trust/digest.h"

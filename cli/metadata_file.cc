@@ -6,9 +6,9 @@
 #include <fmt/format.h>
 
 #include "cli/rewrite.h"
-#include "formats/json_reader.h"
 #include "formats/metadata_json.h"
 #include "lib/base/error.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 
 namespace wtool {

@@ -9,8 +9,8 @@
 
 #include <fmt/format.h>
 
-#include "formats/json_reader.h"
 #include "lib/base/error.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 
 namespace wtool {

@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include "formats/json_reader.h"
 #include "formats/metadata_json.h"
 #include "formats/safetensors_types.h"
 #include "lib/base/error.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 
 namespace wtool {

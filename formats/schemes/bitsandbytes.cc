@@ -16,10 +16,10 @@
 
 #include <fmt/format.h>
 
-#include "formats/json_reader.h"
 #include "formats/registry.h"
 #include "formats/schemes/decoded.h"
 #include "formats/schemes/quantization_config.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/numeric/codec.h"
 

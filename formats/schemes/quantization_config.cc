@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "formats/json_reader.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 
 namespace wtool {

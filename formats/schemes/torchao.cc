@@ -3,10 +3,10 @@
 // The layouts are those classes' business and change with torchao's version: named, not decoded.
 #include <fmt/format.h>
 
-#include "formats/json_reader.h"
 #include "formats/registry.h"
 #include "formats/schemes/decoded.h"
 #include "formats/schemes/quantization_config.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 
 namespace wtool {

@@ -20,8 +20,8 @@
 
 #include "formats/config_review.h"
 #include "formats/content.h"
-#include "formats/json_reader.h"
 #include "formats/registry.h"
+#include "lib/base/json_reader.h"
 #include "lib/model/review.h"
 
 namespace {

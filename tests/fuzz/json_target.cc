@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/json_edit.h"
-#include "formats/json_reader.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "tests/fuzz/target.h"
 

@@ -1,8 +1,8 @@
 // Metadata as JSON: the text that keeps types in a safetensors header, and the file of strings
 // beside NPY. What is read can be written, and then says the same.
 #include "cli/rewrite.h"
-#include "formats/json_reader.h"
 #include "formats/metadata_json.h"
+#include "lib/base/json_reader.h"
 #include "tests/fuzz/readers.h"
 
 namespace wtool::fuzz {

@@ -7,9 +7,9 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "formats/json_reader.h"
 #include "formats/metadata_json.h"
 #include "formats/registry.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "tests/catch.h"
 

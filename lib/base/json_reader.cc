@@ -1,4 +1,4 @@
-#include "formats/json_reader.h"
+#include "lib/base/json_reader.h"
 
 #include <bit>
 #include <bitset>
