@@ -11,6 +11,7 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
+#include "cli/signature.h"
 #include "cli/terminal.h"
 #include "lib/base/json_reader.h"
 #include "lib/base/text.h"
@@ -28,6 +29,7 @@ struct Options {
   std::vector<std::string> paths;
   std::string sha256;  // "": not given
   std::string check;
+  SignatureOptions signature;
 };
 
 struct TensorDigest {
@@ -283,7 +285,9 @@ std::vector<Promise> promises(const Options& options, const Context& context, Ex
     throw Error(Fault::Usage, "no file is named").hint("'wtool help verify' shows the options");
   } else if (options.sha256.empty()) {
     throw nothing_to_compare(options.paths[0], "no digest is given")
-        .hint("--sha256=HEX, --sha256 for the digest beside the file, or -c LIST");
+        .hint(
+            "--sha256=HEX, --sha256 for the digest beside the file, -c LIST, or --key for a "
+            "signature");
   } else if (options.sha256 != kBeside) {
     out = from_digest(options);
   } else {
@@ -434,7 +438,19 @@ ExitCode compare(std::vector<Promise>& all, const Context& context) {
   return code;
 }
 
+ExitCode run_signature(const Options& options, const Context& context) {
+  if (!options.check.empty() || !options.sha256.empty())
+    throw Error(Fault::Usage,
+                "either a signature or digests: --key and the like do not go with "
+                "--sha256 or --check");
+  if (options.paths.size() != 1)
+    throw Error(Fault::Usage,
+                fmt::format("a signature is of one model, not {}", options.paths.size()));
+  return verify_signature(options.signature, options.paths[0], context);
+}
+
 ExitCode run(const Options& options, const Context& context) {
+  if (is_given(options.signature)) return run_signature(options, context);
   ExitCode code = ExitCode::Ok;
   std::vector<Promise> all = promises(options, context, code);
   code = worst(code, compare(all, context));
@@ -452,6 +468,7 @@ Action bind(CLI::App& app) {
   app.add_option("-c,--check", options->check,
                  "a list: sha256sum's, or a manifest of 'wtool digest --per-tensor'")
       ->option_text("LIST");
+  add_signature_options(app, options->signature);
   app.footer("example:\n  wtool verify --sha256 model.safetensors\n");
   return [options](const Context& context) { return run(*options, context); };
 }

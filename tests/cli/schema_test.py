@@ -139,6 +139,7 @@ def run_all(t):
     t.run("wtool.verify/1", "verify", "--json", "-c", "manifest.json", status=1)
     (t.folder / "m.safetensors").write_bytes(weights)
 
+    signatures(t)
     t.run("wtool.stats/1", "stats", "--json", "nan.safetensors", "--gate", "max(mean) <= 1 and sum(nan) == 0",
           status=1)
     t.run("wtool.check/1", "check", "--json", "m.safetensors")
@@ -161,6 +162,20 @@ def run_all(t):
     subprocess.run([t.wtool, "quantize", "--int8", "m.safetensors", "-f", "-q", "--report", report],
                    cwd=t.folder, check=True, stdout=subprocess.DEVNULL)
     t.check("wtool.quantize/1", report.read_text(), "--report")
+
+
+def signatures(t):
+    t.run("wtool.key/1", "sign", "--json", "--new-key", "dry", "-n")
+    t.run("wtool.key/1", "sign", "--json", "--new-key", "me")
+    t.run("wtool.key/1", "sign", "--json", "--new-key", "you", "--curve", "P-384")
+    t.run("wtool.sign/1", "sign", "--json", "m.safetensors", "--key", "me.pem", "-n")
+    t.run("wtool.sign/1", "sign", "--json", "m.safetensors", "--key", "me.pem")
+    t.run("wtool.bundle/1", "sign", "--json", "show", "m.safetensors.sig")
+    t.run("wtool.verify-signature/1", "verify", "--json", "m.safetensors", "--key", "me.pub.pem")
+    t.run("wtool.verify-signature/1", "verify", "--json", "m.safetensors", "--key", "you.pub.pem", status=1)
+    t.run("wtool.verify-signature/1", "verify", "--json", "nan.safetensors", "--key", "me.pub.pem",
+          "--signature", "m.safetensors.sig", "--keep-going", status=1)
+    t.run("wtool.error/1", "verify", "--json", "nan.safetensors", "--key", "me.pub.pem", status=4)
 
 
 def main():

@@ -15,6 +15,10 @@ if(Python3_FOUND)
     COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/numpy_stats.py $<TARGET_FILE:wtool>)
   add_test(NAME numpy_schemes
     COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/numpy_schemes.py $<TARGET_FILE:wtool>)
+  # Any Python will do, but one with jsonschema also holds our bundles against the specification's schemas.
+  add_test(NAME interop.oms
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/oms.py $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
+  set_tests_properties(interop.oms PROPERTIES LABELS interop TIMEOUT 600)
   set_tests_properties(corpus numpy_interop numpy_stats numpy_schemes PROPERTIES SKIP_RETURN_CODE 77 LABELS interop TIMEOUT 300)
   if(WTOOL_SANITIZE)
     set_tests_properties(corpus PROPERTIES ENVIRONMENT "WTOOL_SANITIZED=1")

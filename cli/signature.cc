@@ -1,0 +1,190 @@
+#include "cli/signature.h"
+
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "cli/json.h"
+#include "cli/terminal.h"
+#include "lib/base/text.h"
+#include "lib/model/folder.h"
+#include "lib/trust/certificate.h"
+#include "lib/trust/statement.h"
+
+namespace wtool {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kLargestBundle = std::uint64_t{256} << 20;
+
+std::string text_of(const Resource& r) {
+  return r.end ? fmt::format("{}:{}:{}", r.path, r.begin, *r.end) : r.path;
+}
+
+void write_certificate(JsonWriter& w, const Certificate& c) {
+  w.begin_object();
+  w.member("subject", c.subject());
+  w.member("issuer", c.issuer());
+  w.key("names");
+  w.begin_array();
+  for (const std::string& name : c.names()) w.value(name);
+  w.end_array();
+  w.member("not_before", c.not_before());
+  w.member("not_after", c.not_after());
+  w.member("fingerprint", c.fingerprint());
+  w.end_object();
+}
+
+void write_json(const std::string& path, const Bundle& b, const Statement& s,
+                const std::vector<Certificate>& certificates) {
+  JsonWriter w(out);
+  w.begin_object();
+  w.member("schema", "wtool.bundle/1");
+  w.member("ok", true);
+  w.key("inputs");
+  w.begin_array();
+  w.value(path);
+  w.end_array();
+  w.member("verified", false);
+  w.member("kind", name_of(b.kind));
+  w.member("media_type", b.media_type);
+  if (!b.hint.empty()) w.member("hint", b.hint);
+  w.key("certificates");
+  w.begin_array();
+  for (const Certificate& c : certificates) write_certificate(w, c);
+  w.end_array();
+  w.member("log_entries", b.log_entries);
+  w.member("timestamps", b.timestamps);
+  w.member("predicate_type", s.predicate_type);
+  w.member("model", s.subject);
+  w.member("method", s.method == Statement::Method::Shards ? "shards" : "files");
+  w.member("hash", name_of(s.hash));
+  if (s.shard_size > 0) w.member("shard_size", s.shard_size);
+  w.member("allow_symlinks", s.allow_symlinks);
+  w.key("ignore_paths");
+  w.begin_array();
+  if (s.ignore_paths)
+    for (const std::string& p : *s.ignore_paths) w.value(p);
+  w.end_array();
+  w.key("resources");
+  w.begin_array();
+  for (const Resource& r : s.resources) {
+    w.begin_object();
+    w.member("name", text_of(r));
+    w.member("digest", r.digest);
+    w.end_object();
+  }
+  w.end_array();
+  w.end_object();
+}
+
+void print_signer(const Bundle& b, const std::vector<Certificate>& certificates) {
+  if (b.kind == Bundle::Kind::Key)
+    return out(b.hint.empty() ? "signer   a key, not named (written before version 1.1)\n"
+                              : fmt::format("signer   key {}\n", printable(b.hint)));
+  for (std::size_t i = 0; i < certificates.size(); ++i) {
+    const Certificate& c = certificates[i];
+    out(fmt::format("{}{}\n", i == 0 ? "signer   " : "  by     ", printable(c.subject())));
+    if (i > 0) continue;
+    for (const std::string& name : c.names()) out(fmt::format("         {}\n", printable(name)));
+    out(fmt::format("         issued by {}\n", printable(c.issuer())));
+    out(fmt::format("         valid from {} to {}\n", c.not_before(), c.not_after()));
+    out(fmt::format("         fingerprint {}\n", c.fingerprint()));
+  }
+  if (b.kind == Bundle::Kind::Keyless)
+    out(fmt::format("logs     {} entries, {} timestamps (keyless, by Sigstore)\n", b.log_entries,
+                    b.timestamps));
+}
+
+void print(const std::string& path, const Bundle& b, const Statement& s,
+           const std::vector<Certificate>& certificates) {
+  out(fmt::format("{}: what it says; {}\n", printable(path),
+                  paint(Style::Yellow, "nothing of it is verified")));
+  print_signer(b, certificates);
+  if (!s.subject.empty()) out(fmt::format("model    {}\n", printable(s.subject)));
+  out(fmt::format("digests  {}, {}\n", name_of(s.hash),
+                  s.shard_size > 0 ? fmt::format("of shards of {} bytes", s.shard_size)
+                                   : std::string("of whole files")));
+  if (s.ignore_paths) {
+    std::string all;
+    for (const std::string& p : *s.ignore_paths) all += (all.empty() ? "" : ", ") + printable(p);
+    out(fmt::format("ignored  {}\n", all.empty() ? "nothing" : all));
+  } else {
+    out("ignored  not recorded\n");
+  }
+  for (const std::string& field : s.ignored_fields)
+    out(fmt::format("unknown  field {}\n", printable(field)));
+  for (const Resource& r : s.resources)
+    out(fmt::format("  {}  {}\n", r.digest, printable(text_of(r))));
+}
+
+}  // namespace
+
+std::string read_small_file(const std::string& path, std::uint64_t most) {
+  const SourcePtr file = open_file(path);
+  if (file->size() > most)
+    throw Error(Fault::BadFile,
+                fmt::format("{} bytes are too many; wtool takes {}", file->size(), most))
+        .in(path);
+  const Buffer bytes = read_all({file, 0, file->size()});
+  return std::string(as_text(bytes));
+}
+
+Bundle read_bundle(const std::string& path) {
+  std::string text = read_small_file(path, kLargestBundle);
+  try {
+    return parse_bundle(std::move(text));
+  } catch (Error& e) {
+    throw e.in(path);
+  }
+}
+
+std::string default_signature(const std::string& model) {
+  std::error_code ignored;
+  return fs::is_directory(model, ignored) ? joined(model, "model.sig") : model + ".sig";
+}
+
+std::optional<std::string> name_below(const std::string& model, const std::string& path) {
+  std::error_code failed;
+  const fs::path root = fs::canonical(model, failed);
+  if (failed) return std::nullopt;
+  // The last part stays: a link is ignored by its own name.
+  fs::path full = fs::absolute(path, failed).lexically_normal();
+  if (!full.has_filename()) full = full.parent_path();
+  const fs::path folder = fs::weakly_canonical(full.parent_path(), failed);
+  if (failed) return std::nullopt;
+  const fs::path name = (folder / full.filename()).lexically_relative(root);
+  if (name.empty() || name == "." || *name.begin() == "..") return std::nullopt;
+  return name.generic_string();
+}
+
+std::string name_in_model(const std::string& model, const std::string& typed) {
+  if (auto name = name_below(model, typed)) return *name;
+  std::string name = fs::path(typed).lexically_normal().generic_string();
+  if (name.size() > 1 && name.ends_with('/')) name.pop_back();
+  if (const auto why = unfit_name(name))
+    throw Error(Fault::Usage,
+                fmt::format("{} is no path below {}: it {}", quoted(typed), quoted(model), *why));
+  return name;
+}
+
+ExitCode show_bundle(const std::string& path, const Context& context) {
+  const Bundle bundle = read_bundle(path);
+  Statement statement;
+  std::vector<Certificate> certificates;
+  try {
+    statement = parse_statement(bundle.payload);
+    for (const Buffer& der : bundle.certificates)
+      certificates.push_back(Certificate::from_der(der, "a certificate"));
+  } catch (Error& e) {
+    throw e.in(path);
+  }
+  if (context.common->json)
+    write_json(path, bundle, statement, certificates);
+  else
+    print(path, bundle, statement, certificates);
+  return ExitCode::Ok;
+}
+
+}  // namespace wtool

@@ -1,0 +1,37 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/command.h"
+#include "lib/trust/bundle.h"
+
+namespace wtool {
+
+// What sign, sign show and verify share.
+
+Bundle read_bundle(const std::string& path);  // throws with the path
+std::string read_small_file(const std::string& path, std::uint64_t most);
+
+// Where a model's signature lies if nothing else is said: MODEL/model.sig, FILE.sig.
+std::string default_signature(const std::string& model);
+// The name of `path` below `model`, links in its folder resolved; nothing if it lies elsewhere.
+std::optional<std::string> name_below(const std::string& model, const std::string& path);
+// A path as people type it, or a name below the model as we print them.
+std::string name_in_model(const std::string& model, const std::string& typed);
+
+// verify MODEL --signature, --key, --ca …
+struct SignatureOptions {
+  std::string signature, key, subject, fingerprint;
+  std::vector<std::string> ca, ignore, only;
+  bool ignore_unsigned = false, allow_keyless = false, allow_expired = false, keep_going = false;
+};
+void add_signature_options(CLI::App& app, SignatureOptions& options);
+bool is_given(const SignatureOptions& options) noexcept;
+ExitCode verify_signature(const SignatureOptions& options, const std::string& model,
+                          const Context& context);
+
+ExitCode show_bundle(const std::string& path, const Context& context);
+
+}  // namespace wtool
