@@ -227,8 +227,9 @@ void say(const Options& options, const Job& job, const Bundle& bundle) {
           ? "key " + bundle.hint
           : "certificate " +
                 printable(Certificate::from_der(bundle.certificates[0], "it").subject());
-  const std::string text = fmt::format("{}: {} {} files, {}, with {}\n", printable(job.output),
+  const std::string text = fmt::format("{}: {} {} {}, {}, with {}\n", printable(job.output),
                                        options.dry_run ? "would sign" : "signed", job.files.size(),
+                                       job.files.size() == 1 ? "file" : "files",
                                        human_bytes(bytes), by);
   if (job.output == "-")
     note(text.substr(0, text.size() - 1));

@@ -46,10 +46,11 @@ void SignatureVerdict::print() const {
     if (!f.found.empty()) out(fmt::format("  expected {}\n  found    {}\n", f.expected, f.found));
   }
   if (code == ExitCode::Ok)
-    out(fmt::format("{}: {}: {} files, {}, signed by {}\n", printable(signature),
+    out(fmt::format("{}: {}: {} {}, {}, signed by {}\n", printable(signature),
                     kind == Bundle::Kind::Keyless ? paint(Style::Yellow, "UNVERIFIED (keyless)")
                                                   : paint(Style::Green, "VERIFIED"),
-                    files.size(), human_bytes(bytes), signer));
+                    files.size(), files.size() == 1 ? "file" : "files", human_bytes(bytes),
+                    signer));
   else
     out(fmt::format("{}: {}: {}\n", printable(signature), paint(Style::Red, "NOT VERIFIED"),
                     message));

@@ -85,7 +85,7 @@ def signing(t):
     t.run("sign", "empty", "--key", "me.pem", status=2, says="no files")
     t.expect(not list((t.folder / "empty").iterdir()), "something is left behind")
     t.run("sign", "model/a.bin", "--key", "me.pem")
-    t.run("verify", "model/a.bin", "--key", "me.pub.pem", says="VERIFIED: 1 files")
+    t.run("verify", "model/a.bin", "--key", "me.pub.pem", says="VERIFIED: 1 file,")
     (model / "a.bin.sig").unlink()
 
 
@@ -95,7 +95,7 @@ def verifying(t):
     t.run("verify", "model", "--signature", "model/model.sig", status=2, says="--key PUBLIC-KEY")
     t.run("verify", "model", *trust, "--ca", "me.pub.pem", status=2, says="not both")
     t.run("verify", "model", "--key", "sealed.pub.pem", status=1, says="signed with another key")
-    t.run("verify", "model", *trust, "--only", "a.bin", says="VERIFIED: 1 files")
+    t.run("verify", "model", *trust, "--only", "a.bin", says="VERIFIED: 1 file,")
     t.run("verify", "model", *trust, "--only", "c.bin", status=2, says="no such file is signed")
     t.run("verify", "model", *trust, "--ignore", "sub", status=2, says="it is signed")
     (model / "new").write_bytes(b"")
