@@ -15,6 +15,7 @@
 
 #include "lib/trust/digest.h"
 #include "lib/trust/openssl.h"
+#include "lib/trust/openssl_memory.h"
 
 namespace wtool {
 namespace {
@@ -130,6 +131,7 @@ std::vector<Certificate> Certificate::from_pem(std::string_view pem, std::string
                 fmt::format("certificate {} cannot be read: {}", out.size() + 1, openssl_reason()))
         .in(where);
   ERR_clear_error();
+  check_openssl_memory();
   if (out.empty())
     throw Error(Fault::BadFile, "holds no certificate: there is no 'BEGIN CERTIFICATE' in it")
         .in(where);
@@ -176,6 +178,7 @@ std::vector<std::string> Certificate::names() const {
       add_text(static_cast<const ASN1_STRING*>(value), out);
   }
   ERR_clear_error();
+  check_openssl_memory();
   return out;
 }
 
@@ -188,6 +191,7 @@ bool Certificate::issued(const Certificate& other) const {
   const bool good = key && X509_check_issued(x509_.get(), other.x509_.get()) == X509_V_OK &&
                     X509_verify(other.x509_.get(), key) == 1;
   ERR_clear_error();
+  check_openssl_memory();
   return good;
 }
 
@@ -229,7 +233,9 @@ std::optional<std::string> chain_fault(const std::vector<Certificate>& chain,
     X509_VERIFY_PARAM_set_time(how, ::timegm(&t));
   }
   ERR_clear_error();
-  if (X509_verify_cert(context.get()) != 1) {
+  const bool good = X509_verify_cert(context.get()) == 1;
+  check_openssl_memory();
+  if (!good) {
     const int error = X509_STORE_CTX_get_error(context.get());
     const int depth = X509_STORE_CTX_get_error_depth(context.get());
     X509* at = X509_STORE_CTX_get_current_cert(context.get());

@@ -216,7 +216,7 @@ bool PublicKey::verifies(Bytes message, Bytes signature, Digest digest) const {
   const int answer = EVP_DigestVerify(context.get(), bytes(signature), signature.size(),
                                       bytes(message), message.size());
   ERR_clear_error();  // a signature that is no DER leaves its reasons there
-  if (answer != 1) check_openssl_memory();
+  check_openssl_memory();
   return answer == 1;
 }
 
@@ -247,6 +247,7 @@ PrivateKey PrivateKey::from_pem(std::string_view pem, const Ask& ask, std::strin
   const KeyContext context(EVP_PKEY_CTX_new_from_pkey(nullptr, key.get(), nullptr));
   if (!context || EVP_PKEY_pairwise_check(context.get()) != 1) {
     ERR_clear_error();
+    check_openssl_memory();
     throw Error(Fault::BadFile, "its private and its public half do not belong together").in(where);
   }
   return out;
@@ -308,6 +309,7 @@ Buffer PrivateKey::sign(Bytes message) const {
   if (EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size, data,
                      message.size()) != 1)
     throw cannot("sign");
+  check_openssl_memory();
   out.resize(size);  // a DER signature's length varies
   return out;
 }

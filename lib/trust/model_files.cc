@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 
 #include "lib/trust/openssl.h"
+#include "lib/trust/openssl_memory.h"
 
 namespace wtool {
 namespace {
@@ -45,6 +46,7 @@ Buffer blake2b_of(const Extent& extent, const RunOptions& options) {
   if (EVP_DigestFinal_ex(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size) != 1 ||
       size != out.size())
     throw Error(Fault::Internal, "OpenSSL cannot end a BLAKE2b");
+  check_openssl_memory();
   return out;
 }
 
