@@ -10,6 +10,7 @@ usage: corpus.py pack FOLDER FILE        the files of a folder as one: for testd
 A pack is, for each input, its length (u32, little-endian) and its bytes; sorted by length, then by
 content, so that the same inputs are the same pack.
 """
+import base64
 import hashlib
 import json
 import math
@@ -217,6 +218,17 @@ def lock(wtool):
     yield b'{"schema":"wtool.lock/1","tensors":[]}'
 
 
+def bundle(wtool):
+    for path in sorted((ROOT / "testdata" / "oms").glob("**/*")):
+        if path.suffix not in (".sig", ".json") or path.name == "cases.json" or "schema" in path.name:
+            continue
+        yield path.read_bytes()
+        try:
+            yield base64.b64decode(json.loads(path.read_text())["dsseEnvelope"]["payload"], validate=True)
+        except (ValueError, KeyError, TypeError):
+            pass  # broken on purpose
+
+
 def cli(wtool):
     some = [a_model(4, 64)] + [d for i, d in enumerate(safetensors(wtool)) if i % 10 == 0]
     some += [d for i, d in enumerate(gguf(wtool)) if i % 15 == 0] + [d for i, d in enumerate(npy(wtool)) if i % 15 == 0]
@@ -226,7 +238,7 @@ def cli(wtool):
 
 
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "rules": rules, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "rules": rules, "cli": cli}
 
 
 def seed(target, folder, wtool=None):
