@@ -227,10 +227,10 @@ void say(const Options& options, const Job& job, const Bundle& bundle) {
           ? "key " + bundle.hint
           : "certificate " +
                 printable(Certificate::from_der(bundle.certificates[0], "it").subject());
-  const std::string text = fmt::format("{}: {} {} {}, {}, with {}\n", printable(job.output),
-                                       options.dry_run ? "would sign" : "signed", job.files.size(),
-                                       job.files.size() == 1 ? "file" : "files",
-                                       human_bytes(bytes), by);
+  const std::string text =
+      fmt::format("{}: {} {} {}, {}, with {}\n", printable(job.output),
+                  options.dry_run ? "would sign" : "signed", job.files.size(),
+                  job.files.size() == 1 ? "file" : "files", human_bytes(bytes), by);
   if (job.output == "-")
     note(text.substr(0, text.size() - 1));
   else
@@ -318,6 +318,8 @@ ExitCode make_key(const Options& options, const Context& context) {
 
 ExitCode run(const Options& options, const Context& context) {
   if (!options.new_key.empty()) return make_key(options, context);
+  if (options.encrypt || !options.curve.empty())
+    throw Error(Fault::Usage, "--encrypt and --curve go with --new-key");
   if (options.paths.size() == 2 && options.paths[0] == "show")
     return show_bundle(options.paths[1], context);
   if (options.paths.size() > 1)

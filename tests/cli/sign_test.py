@@ -51,6 +51,7 @@ def signing(t):
     (model / "a.bin").write_bytes(b"weights")
     (model / "sub/b.bin").write_bytes(b"more")
     t.run("sign", "model", status=2, says="--new-key")
+    t.run("sign", "model", "--key", "me.pem", "--curve", "P-384", status=2, says="--new-key")
     t.run("sign", "model", "--key", "me.pub.pem", status=2, says="chmod 600")
     os.chmod(t.folder / "me.pub.pem", 0o600)
     t.run("sign", "model", "--key", "me.pub.pem", status=3, says="it is a public key")
