@@ -3,10 +3,12 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
 #include "cli/common.h"
+#include "cli/content.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
@@ -20,7 +22,8 @@ namespace fs = std::filesystem;
 struct Options {
   std::vector<std::string> paths;
   std::string output;
-  bool force = false, per_tensor = false, dry_run = false;
+  bool force = false, per_tensor = false, content = false, dry_run = false;
+  InputOptions open;  // --alone, --as; the path is each of `paths`
 };
 
 struct Item {
@@ -181,122 +184,216 @@ void write_json(const Options& options, const std::vector<Item>& items, ExitCode
   w.end_object();
 }
 
-// A stored tensor and the file it is in.
-struct Stored {
-  std::shared_ptr<const Model> model;
-  const TensorEntry* entry;
-  std::string file;
+// Which of the files a model's source is.
+class FileIndex {
+ public:
+  explicit FileIndex(const std::vector<Item>& items) {
+    for (std::uint32_t i = 0; i < items.size(); ++i) {
+      by_name_.emplace(fs::absolute(items[i].path).lexically_normal().native(), i);
+      by_place_.emplace(real_path(items[i].path), i);
+    }
+  }
+  std::uint32_t of(const std::string& path) const {
+    if (const auto it = by_name_.find(fs::absolute(path).lexically_normal().native());
+        it != by_name_.end())
+      return it->second;
+    if (const auto it = by_place_.find(real_path(path)); it != by_place_.end()) return it->second;
+    throw Error(Fault::Internal, "is not among the files").in(path);
+  }
+
+ private:
+  std::unordered_map<std::string, std::uint32_t> by_name_, by_place_;
 };
 
-// The paths that can be opened as models, with their stored tensors.
-std::vector<Stored> stored_tensors(const Options& options, const std::vector<Item>& items,
-                                   const Context& context) {
-  std::unordered_map<std::string, std::string> names;
-  for (const Item& i : items) names.emplace(real_path(i.path), i.name);
-  std::vector<Stored> out;
+using Models = std::vector<std::shared_ptr<const Model>>;
+
+// The paths as models: a file by itself, a folder as a whole.
+Models open_all(const Options& options, const Context& context) {
+  Models out;
   for (const std::string& path : options.paths) {
     std::error_code ignored;
     Diagnostics faults;
     const bool folder = fs::is_directory(path, ignored);
-    const auto model =
-        open_model(path, context.registry, {.alone = !folder, .void_as = {}}, faults);
-    for (const TensorEntry& e : model->catalog.entries()) {
-      const std::string& file = model->catalog.sources()[e.source]->name();
-      const auto name = names.find(real_path(file));
-      if (name == names.end())
-        throw Error(Fault::Internal, fmt::format("{} is not among the files", quoted(file)))
-            .in(path);
-      out.push_back({model, &e, name->second});
-    }
+    out.push_back(open_model(path, context.registry, {.alone = !folder, .void_as = {}}, faults));
   }
   return out;
 }
 
-void write_tensor(JsonWriter& w, const Stored& t, const Sha256& digest) {
-  w.begin_object();
-  w.name_member("name", t.entry->name);
-  w.member("dtype", name_of(t.entry->dtype));
-  w.key("shape");
-  w.begin_array();
-  for (const std::uint64_t d : t.entry->shape) w.value(d);
-  w.end_array();
-  w.member("bytes", t.entry->bytes);
-  w.name_member("file", t.file);
-  w.member("sha256", digest.hex());
-  w.end_object();
+bool same(const Extent& a, const Extent& b) {
+  return a.source == b.source && a.offset == b.offset && a.bytes == b.bytes;
 }
 
-void write_manifest(const std::vector<Item>& items, const std::vector<Stored>& tensors,
-                    const Context& context, const Destination& to) {
-  std::vector<Extent> extents;
-  for (const Stored& t : tensors) extents.push_back(t.model->catalog.extent(*t.entry));
+// All that headers tell. `extents` gets what is to be hashed: of each tensor its bytes and, where
+// they are not its elements row by row in little-endian order, these.
+Manifest from_headers(const std::vector<Item>& items, const Models& models,
+                      std::vector<Extent>& extents, std::vector<Sha256*>& digests) {
+  const FileIndex index(items);
+  Manifest m;
+  for (const auto& model : models) {
+    const Catalog& catalog = model->catalog;
+    ManifestModel& listed = m.models.emplace_back();
+    for (const SourcePtr& s : catalog.sources()) listed.files.push_back(index.of(s->name()));
+    listed.metadata = metadata_digest(catalog.meta);
+    for (const TensorEntry& e : catalog.entries())
+      m.tensors.push_back({std::string(e.name),
+                           std::string(name_of(e.dtype)),
+                           Shape(e.shape.begin(), e.shape.end()),
+                           e.bytes,
+                           listed.files[e.source],
+                           {}});
+  }
+  auto t = m.tensors.begin();
+  for (const auto& model : models)
+    for (const TensorEntry& e : model->catalog.entries()) {
+      const Extent as_stored = model->catalog.extent(e);
+      extents.push_back(as_stored);
+      digests.push_back(&t->stored);
+      if (Extent data = content_data(model->catalog, e).data; !same(data, as_stored)) {
+        extents.push_back(std::move(data));
+        digests.push_back(&t->content.emplace());
+      }
+      ++t;
+    }
+  return m;
+}
+
+void hash_tensors(const std::vector<Extent>& extents, const std::vector<Sha256*>& digests,
+                  const Context& context) {
   Progress progress(*context.common, "digest of tensors", "bytes");
   RunOptions run = context.run;
   run.progress = progress.callback();
-  const std::vector<Sha256> digests = sha256_of(extents, run);
-  progress.done();
-
-  JsonWriter w([&to](std::string_view text) { to.write(text); });
-  w.begin_object();
-  w.member("schema", "wtool.manifest/1");
-  w.member("ok", true);
-  w.key("files");
-  w.begin_array();
-  for (const Item& i : items) {
-    w.begin_object();
-    w.name_member("file", i.name);
-    w.member("bytes", i.bytes);
-    w.member("sha256", i.digest.hex());
-    w.end_object();
-  }
-  w.end_array();
-  w.key("tensors");
-  w.begin_array();
-  for (std::size_t i = 0; i < tensors.size(); ++i) write_tensor(w, tensors[i], digests[i]);
-  w.end_array();
-  w.end_object();
+  const std::vector<Sha256> found = sha256_of(extents, run);
+  for (std::size_t i = 0; i < found.size(); ++i) *digests[i] = found[i];
 }
 
 // A manifest's names must not lead out of its folder. One on standard output has no place yet: it
-// belongs into this folder, or else into the one that holds all the files.
-void name_for_manifest(const Options& options, std::vector<Item>& items) {
+// belongs into this folder, or else into the one that holds all the files. `models` are named like
+// the files.
+void name_for_manifest(const Options& options, std::vector<Item>& items,
+                       std::vector<Item>& models) {
   const bool on_stdout = options.output.empty() || options.output == "-";
-  const auto lead_out = [&] {
-    return std::ranges::find_if(items, [](const Item& i) { return i.name.starts_with(".."); });
+  const auto name_all = [&](const fs::path& folder) {
+    name_from(folder, items);
+    name_from(folder, models);
   };
-  name_from(on_stdout ? fs::current_path() : folder_of(options.output), items);
-  const auto first = lead_out();
-  if (first == items.end()) return;
+  const auto lead_out = [&]() -> const Item* {
+    for (const auto* all : {&items, &models})
+      for (const Item& i : *all)
+        if (i.name == ".." || i.name.starts_with("../")) return &i;
+    return nullptr;
+  };
+  name_all(on_stdout ? fs::current_path() : folder_of(options.output));
+  const Item* first = lead_out();
+  if (!first) return;
   if (!on_stdout)
     throw Error(Fault::Usage, "lies outside the manifest's folder")
         .in(first->path)
         .hint("write the manifest beside the files, or above them");
   fs::path common = folder_of(items[0].path);
-  name_from(common, items);
-  while (lead_out() != items.end()) name_from(common = common.parent_path(), items);
+  name_all(common);
+  while (lead_out()) name_all(common = common.parent_path());
   note(fmt::format("names in the manifest are seen from {}", quoted(common.native())));
+}
+
+void refuse_twice(const std::vector<Item>& items) {
+  std::unordered_set<std::string_view> names;
+  for (const Item& i : items)
+    if (!names.insert(i.name).second) throw Error(Fault::Usage, "is given twice").in(i.path);
 }
 
 ExitCode manifest(const Options& options, const Context& context) {
   if (std::ranges::find(options.paths, "-") != options.paths.end())
     throw Error(Fault::Usage, "a manifest needs files with names").in("-");
-  std::vector<Item> items = expand(options);
-  name_for_manifest(options, items);
-  const std::vector<Stored> tensors = stored_tensors(options, items, context);
+  std::vector<Item> items = expand(options), given;
+  for (const std::string& path : options.paths)
+    given.push_back({without_slashes(path), {}, std::nullopt});
+  name_for_manifest(options, items, given);
+  refuse_twice(items);
+  const Models models = open_all(options, context);
+  std::vector<Extent> extents;
+  std::vector<Sha256*> digests;
+  Manifest m = from_headers(items, models, extents, digests);
+  for (std::size_t i = 0; i < given.size(); ++i) m.models[i].name = given[i].name;
   const Destination to(options);
   const ExitCode code = digest_all(items, context, [](const Item&) {});
   if (code != ExitCode::Ok) return code;  // half a manifest would pass for a whole one
-  write_manifest(items, tensors, context, to);
+  hash_tensors(extents, digests, context);
+  for (const auto& model : models)
+    for (const SourcePtr& s : model->catalog.sources()) s->check_unchanged();
+  for (const Item& i : items) m.files.push_back({i.name, i.bytes, i.digest});
+  seal(m);
+  write_manifest(m, [&to](std::string_view text) { to.write(text); });
   to.finish(true);
   return code;
 }
 
+void write_contents(const Options& options, const std::vector<ModelContent>& all, ExitCode code,
+                    const Destination& to) {
+  JsonWriter w([&to](std::string_view text) { to.write(text); });
+  w.begin_object();
+  w.member("schema", "wtool.digest/1");
+  w.member("ok", code == ExitCode::Ok);
+  w.key("inputs");
+  w.begin_array();
+  for (const std::string& p : options.paths) w.value(p);
+  w.end_array();
+  w.key("files");
+  w.begin_array();
+  w.end_array();
+  w.key("models");
+  w.begin_array();
+  for (const ModelContent& m : all) {
+    w.begin_object();
+    w.name_member("path", m.path);
+    if (m.fault) {
+      w.member("error", m.fault->what());
+    } else {
+      w.member("tensors", m.tensors);
+      w.member("content", content_text(m.content));
+      w.member("metadata_sha256", m.metadata.hex());
+    }
+    w.end_object();
+  }
+  w.end_array();
+  w.end_object();
+}
+
+// One line for each model, or one document.
+ExitCode contents(const Options& options, const Context& context) {
+  const Destination to(options);
+  const bool json = context.common->json;
+  ExitCode code = ExitCode::Ok;
+  std::vector<ModelContent> all;
+  for (const std::string& path : options.paths) {
+    InputOptions input = options.open;
+    input.path = path;
+    try {
+      all.push_back(content_of(input, context));
+      if (!json)
+        to.write(fmt::format("{}  {}\n", content_text(all.back().content), printable(path)));
+    } catch (const Error& e) {
+      if (e.fault() == Fault::Cancelled || e.fault() == Fault::Internal) throw;
+      print_error(e, json);
+      code = worst(code, exit_code_of(e.fault()));
+      all.push_back({.path = path, .fault = e});
+    }
+  }
+  if (json) write_contents(options, all, code, to);
+  to.finish(code == ExitCode::Ok);
+  return code;
+}
+
 ExitCode run(const Options& options, const Context& context) {
+  if (!options.content && (options.open.alone || !options.open.void_as.empty()))
+    throw Error(Fault::Usage, "--alone and --as go with --content");
+  if (options.content && options.per_tensor)
+    throw Error(Fault::Usage, "either --content or --per-tensor: a manifest has the content too");
   if (options.dry_run) {
     for (const Item& item : expand(options)) out("would hash " + printable(item.path) + "\n");
     if (!options.output.empty()) out("would write " + printable(options.output) + "\n");
     return ExitCode::Ok;
   }
+  if (options.content) return contents(options, context);
   if (options.per_tensor) return manifest(options, context);
   std::vector<Item> items = expand(options);
   if (!options.output.empty() && options.output != "-") name_from(folder_of(options.output), items);
@@ -315,13 +412,18 @@ Action bind(CLI::App& app) {
   app.add_option("PATH", options->paths, "files; of a folder, all files in it; - is stdin")
       ->required();
   app.add_flag("--per-tensor", options->per_tensor,
-               "a manifest as JSON, with the digest of each tensor's stored bytes");
+               "a manifest as JSON, with the digest of each tensor and of the content");
+  app.add_flag("--content", options->content,
+               "of whole models: the same for the same tensors in any container and shards");
+  add_open_options(app, options->open);
   app.add_option("-o,--output", options->output, "write to a file, with names as seen from there")
       ->option_text("OUTPUT");
   app.add_flag("-f,--force", options->force, "replace what is there");
   app.add_flag("-n,--dry-run", options->dry_run,
                "say what would be hashed and written, do neither");
-  app.footer("example:\n  wtool digest model/ -o model/SHA256SUMS\n");
+  app.footer(
+      "examples:\n  wtool digest model/ -o model/SHA256SUMS\n  wtool digest --content model/ "
+      "model.gguf\n");
   return [options](const Context& context) { return run(*options, context); };
 }
 

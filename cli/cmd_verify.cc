@@ -1,19 +1,15 @@
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
-#include <unordered_map>
-#include <unordered_set>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "cli/common.h"
+#include "cli/content.h"
 #include "cli/json.h"
 #include "cli/signature.h"
 #include "cli/terminal.h"
-#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/trust/digest.h"
 
@@ -29,13 +25,9 @@ struct Options {
   std::vector<std::string> paths;
   std::string sha256;  // "": not given
   std::string check;
+  std::string content;
+  InputOptions open;  // --alone, --as
   SignatureOptions signature;
-};
-
-struct TensorDigest {
-  std::string name, dtype;
-  Shape shape;
-  Sha256 digest;
 };
 
 // What one file is compared with, and how that went.
@@ -44,7 +36,7 @@ struct Promise {
   std::string source;      // the list the digest is from; "" if it was typed
   Sha256 expected;
   std::optional<std::uint64_t> bytes = {};
-  std::vector<TensorDigest> tensors = {};
+  std::vector<ManifestTensor> tensors = {};
 
   enum class Answer : std::uint8_t { Ok, Failed, Missing, Error } answer = Answer::Ok;
   Sha256 found = {};
@@ -72,106 +64,24 @@ std::string beside(const std::string& list, const std::string& name) {
   return (fs::path(list).parent_path() / name).native();  // an absolute name stays itself
 }
 
-// wtool.manifest/1, as `wtool digest --per-tensor` writes it.
-class ManifestReader {
- public:
-  ManifestReader(std::string path, std::string_view text) : path_(std::move(path)) {
-    try {
-      // First without a tree: nesting is bounded there.
-      std::string copy(text);
-      JsonReader reader(copy);
-      reader.skip();
-      reader.finish();
-      root_ = nlohmann::json::parse(text);
-    } catch (const JsonFault& e) {
-      throw Error(Fault::BadFile, fmt::format("is no JSON: {}", e.text())).in(path_);
-    } catch (const nlohmann::json::exception&) {  // a number beyond all types
-      throw Error(Fault::BadFile, "holds a number that is out of range").in(path_);
-    }
+std::vector<Promise> from_manifest(const std::string& path, const std::string& text) {
+  Manifest m;
+  try {
+    m = parse_manifest(text);
+  } catch (Error& e) {
+    throw e.in(path);
   }
-
-  std::vector<Promise> read() const {
-    const std::string schema = text(root_, "schema", "the manifest");
-    if (schema != "wtool.manifest/1")
-      throw Error(Fault::Unsupported,
-                  fmt::format("schema {} is not 'wtool.manifest/1'", wtool::quoted(schema)))
-          .in(path_);
-    std::vector<Promise> out;
-    std::unordered_map<std::string, std::size_t> index;
-    for (const auto& f : list("files")) {
-      Promise& p = out.emplace_back();
-      p.name = text(f, "file", "a file");
-      if (const auto why = unsafe_path(p.name))
-        throw bad(fmt::format("file '{}': {}", p.name, *why));
-      if (!index.emplace(p.name, out.size() - 1).second)
-        throw bad(fmt::format("file {} is listed twice", wtool::quoted(p.name)));
-      p.path = beside(path_, p.name);
-      p.source = path_;
-      p.expected = digest(f, p.name);
-      p.bytes = number(f, "bytes", p.name);
-    }
-    if (root_.contains("tensors"))
-      for (const auto& t : list("tensors")) {
-        TensorDigest one{text(t, "name", "a tensor"), text(t, "dtype", "a tensor"), {}, {}};
-        one.digest = digest(t, one.name);
-        const auto shape = t.find("shape");
-        if (shape == t.end() || !shape->is_array()) throw bad(one.name + ": 'shape' is no list");
-        for (const auto& d : *shape) {
-          if (!d.is_number_unsigned()) throw bad(one.name + ": 'shape' holds what is no size");
-          one.shape.push_back(d.get<std::uint64_t>());
-        }
-        const auto at = index.find(text(t, "file", one.name));
-        if (at == index.end()) throw bad(one.name + ": its file is not listed");
-        out[at->second].tensors.push_back(std::move(one));
-      }
-    return out;
-  }
-
- private:
-  Error bad(const std::string& what) const { return Error(Fault::BadFile, what).in(path_); }
-  const nlohmann::json& list(const char* key) const {
-    const auto it = root_.find(key);
-    if (it == root_.end() || !it->is_array()) throw bad(fmt::format("'{}' is no list", key));
-    return *it;
-  }
-  std::string text(const nlohmann::json& in, const char* key, const std::string& of) const {
-    const auto it = in.is_object() ? in.find(key) : in.end();
-    if (it == in.end() || !it->is_string()) throw bad(fmt::format("{}: '{}' is no text", of, key));
-    return unhexed(in, key, it->get<std::string>());
-  }
-  // A name that is not UTF-8 stands beside it in hexadecimal.
-  std::string unhexed(const nlohmann::json& in, const char* key, std::string plain) const {
-    const auto it = in.find(std::string(key) + "_hex");
-    if (it == in.end()) return plain;
-    const std::string hex = it->is_string() ? it->get<std::string>() : "?";
-    if (hex.size() % 2 != 0 || hex.find_first_not_of("0123456789abcdef") != std::string::npos)
-      throw bad(fmt::format("'{}_hex' is not hexadecimal", key));
-    const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
-    std::string out;
-    for (std::size_t i = 0; i < hex.size(); i += 2)
-      out += static_cast<char>(digit(hex[i]) * 16 + digit(hex[i + 1]));
-    return out;
-  }
-  std::uint64_t number(const nlohmann::json& in, const char* key, const std::string& of) const {
-    const auto it = in.find(key);
-    if (it == in.end() || !it->is_number_unsigned())
-      throw bad(fmt::format("{}: '{}' is no number", of, key));
-    return it->get<std::uint64_t>();
-  }
-  Sha256 digest(const nlohmann::json& in, const std::string& of) const {
-    const auto d = parse_sha256(text(in, "sha256", of));
-    if (!d) throw bad(of + ": 'sha256' is no digest of 64 hexadecimal digits");
-    return *d;
-  }
-
-  std::string path_;
-  nlohmann::json root_;
-};
+  std::vector<Promise> out;
+  for (ManifestFile& f : m.files)
+    out.push_back({beside(path, f.name), f.name, path, f.digest, f.bytes});
+  for (ManifestTensor& t : m.tensors) out[t.file].tensors.push_back(std::move(t));
+  return out;
+}
 
 std::vector<Promise> read_promises(const std::string& path) {
   const std::string text = read_list(path);
   const auto first = text.find_first_not_of(" \t\r\n");
-  if (first != std::string::npos && text[first] == '{') return ManifestReader(path, text).read();
+  if (first != std::string::npos && text[first] == '{') return from_manifest(path, text);
   std::vector<Promise> out;
   for (const Checksum& c : parse_checksums(text, path)) {
     if (c.name.empty())
@@ -300,15 +210,15 @@ std::vector<Promise> promises(const Options& options, const Context& context, Ex
 }
 
 // Why the tensor in the file is not the one that was promised; empty if it is.
-std::string difference(const TensorDigest& want, const Catalog& catalog, const RunOptions& run) {
+std::string difference(const ManifestTensor& want, const Catalog& catalog, const RunOptions& run) {
   const TensorEntry* entry = catalog.find(want.name);
   if (!entry) return "is not there any more";
   if (name_of(entry->dtype) != want.dtype || !std::ranges::equal(entry->shape, want.shape))
     return fmt::format("is {} {}, but was {} {}", name_of(entry->dtype), to_text(entry->shape),
                        want.dtype, to_text(want.shape));
   const Sha256 found = sha256_of({catalog.extent(*entry)}, run).at(0);
-  if (found == want.digest) return {};
-  return fmt::format("differs: expected {}, found {}", want.digest.hex(), found.hex());
+  if (found == want.stored) return {};
+  return fmt::format("differs: expected {}, found {}", want.stored.hex(), found.hex());
 }
 
 // The first tensor that differs, or that none does.
@@ -319,12 +229,7 @@ void find_difference(Promise& p, const Context& context) {
     const auto model = open_model(p.path, context.registry, {.alone = true, .void_as = {}}, faults);
     RunOptions run = context.run;
     run.progress = {};
-    std::unordered_set<std::string_view>
-        seen;  // a list may not make us hash a tensor over and over
-    for (const TensorDigest& want : p.tensors) {
-      if (!seen.insert(want.name).second)
-        throw Error(Fault::BadFile,
-                    fmt::format("the manifest lists tensor {} twice", wtool::quoted(want.name)));
+    for (const ManifestTensor& want : p.tensors) {
       p.difference = difference(want, model->catalog, run);
       p.tensor = want.name;
       if (!p.difference.empty()) return;
@@ -449,8 +354,52 @@ ExitCode run_signature(const Options& options, const Context& context) {
   return verify_signature(options.signature, options.paths[0], context);
 }
 
+ExitCode compare_content(const Options& options, const Context& context) {
+  if (!options.check.empty() || !options.sha256.empty())
+    throw Error(Fault::Usage, "--content stands alone: no --sha256, no --check");
+  const auto expected = parse_content(options.content);
+  if (!expected)
+    throw Error(Fault::Usage,
+                fmt::format("--content: {} is no content digest", wtool::quoted(options.content)))
+        .hint("content/1: and 64 hexadecimal digits, as 'wtool digest --content' prints them");
+  if (options.paths.size() != 1)
+    throw Error(Fault::Usage,
+                fmt::format("--content is for one model, not {}", options.paths.size()));
+  InputOptions input = options.open;
+  input.path = options.paths[0];
+  const ModelContent found = content_of(input, context);
+  const bool ok = found.content == *expected;
+  if (context.common->json) {
+    JsonWriter w(out);
+    w.begin_object();
+    w.member("schema", "wtool.verify/1");
+    w.member("ok", ok);
+    w.key("inputs");
+    w.begin_array();
+    w.value(found.path);
+    w.end_array();
+    w.key("content");
+    w.begin_object();
+    w.member("expected", content_text(*expected));
+    w.member("found", content_text(found.content));
+    w.member("tensors", found.tensors);
+    w.end_object();
+    w.key("files");
+    w.begin_array();
+    w.end_array();
+    w.end_object();
+  } else if (ok) {
+    out(fmt::format("{}: OK ({} tensors)\n", printable(found.path), found.tensors));
+  } else {
+    out(fmt::format("{}: FAILED: expected {}{}, found {}{}\n", printable(found.path),
+                    kContentPrefix, expected->hex(), kContentPrefix, found.content.hex()));
+  }
+  return ok ? ExitCode::Ok : ExitCode::No;
+}
+
 ExitCode run(const Options& options, const Context& context) {
   if (is_given(options.signature)) return run_signature(options, context);
+  if (!options.content.empty()) return compare_content(options, context);
   ExitCode code = ExitCode::Ok;
   std::vector<Promise> all = promises(options, context, code);
   code = worst(code, compare(all, context));
@@ -468,6 +417,10 @@ Action bind(CLI::App& app) {
   app.add_option("-c,--check", options->check,
                  "a list: sha256sum's, or a manifest of 'wtool digest --per-tensor'")
       ->option_text("LIST");
+  app.add_option("--content", options->content,
+                 "the model's tensors, in whatever container: 'wtool digest --content'")
+      ->option_text("ROOT");
+  add_open_options(app, options->open);
   add_signature_options(app, options->signature);
   app.footer("example:\n  wtool verify --sha256 model.safetensors\n");
   return [options](const Context& context) { return run(*options, context); };

@@ -127,6 +127,9 @@ def run_all(t):
     t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "model")
     t.run("wtool.digest/1", "digest", "--json", "m.safetensors", "absent", status=4)
     t.run("wtool.manifest/1", "digest", "--per-tensor", "m.safetensors", "model")
+    t.run("wtool.digest/1", "digest", "--content", "--json", "m.safetensors", "model")
+    t.run("wtool.digest/1", "digest", "--content", "--json", "m.safetensors", "absent", status=4)
+    t.run("wtool.verify/1", "verify", "--json", "--content", "0" * 64, "m.safetensors", status=1)
     t.run("wtool.error/1", "verify", "--json", "--sha256", "m.safetensors", status=2)
     subprocess.run([t.wtool, "digest", "--per-tensor", "m.safetensors", "-o", "manifest.json"],
                    cwd=t.folder, check=True)
