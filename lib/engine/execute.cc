@@ -165,10 +165,12 @@ struct Worker {
 // leave zeros that look like weights; so bytes are counted.
 class Destination {
  public:
-  Destination(const Placement& placement, const std::vector<std::size_t>& files, OutputSet* outputs)
+  Destination(const Placement& placement, const std::vector<std::size_t>& files, OutputSet* outputs,
+              Follower* follower = nullptr)
       : placement_(placement),
         files_(files),
         outputs_(outputs),
+        follower_(follower),
         written_(std::make_unique<std::atomic<std::uint64_t>[]>(placement.tensors.size())) {}
 
   // Throws if the span leaves its tensor. Gives the bytes it holds.
@@ -193,7 +195,7 @@ class Destination {
     for (std::uint64_t k = 0; k < span.count; ++k)
       outputs_->write_at(files_[to.file], to.offset + span.offset + k * span.stride,
                          bytes.subspan(k * span.bytes, span.bytes));
-    written_[tensor].fetch_add(bytes.size(), std::memory_order_relaxed);
+    arrived(tensor, bytes.size());
   }
   void copy(std::size_t tensor, const Span& span, const Extent& from) {
     const Placement::Tensor& to = placement_.tensors[tensor];
@@ -201,7 +203,7 @@ class Destination {
       throw Error(Fault::Internal, fmt::format("{} raw bytes for a span of {} times {}", from.bytes,
                                                span.count, span.bytes));
     outputs_->copy_to(files_[to.file], to.offset + span.offset, from);
-    written_[tensor].fetch_add(from.bytes, std::memory_order_relaxed);
+    arrived(tensor, from.bytes);
   }
   void check_complete(std::span<const OutTensor> tensors) const {
     for (std::size_t i = 0; i < placement_.tensors.size(); ++i)
@@ -214,7 +216,15 @@ class Destination {
  private:
   const Placement& placement_;
   const std::vector<std::size_t>& files_;
+  // Whoever brings the last bytes has seen to it that all others are in place.
+  void arrived(std::size_t tensor, std::uint64_t bytes) {
+    const std::uint64_t before = written_[tensor].fetch_add(bytes, std::memory_order_acq_rel);
+    if (follower_ && bytes > 0 && before + bytes == placement_.tensors[tensor].bytes)
+      follower_->complete(tensor);
+  }
+
   OutputSet* outputs_;
+  Follower* follower_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> written_;
 };
 
@@ -267,6 +277,7 @@ std::vector<std::size_t> create_files(const Plan& plan, const Placement& placeme
   names.reserve(plan.files.size() + plan.side.size());
   for (const OutFile& f : plan.files) names.push_back(f.name);
   for (const SideFile& s : plan.side) names.push_back(s.name);
+  for (std::size_t i = 0; i < outputs.files(); ++i) names.push_back(outputs.name_of(i));
   outputs.check_replaceable(names);
   outputs.check_space(placement.total_bytes);
   std::vector<std::size_t> files;
@@ -313,12 +324,13 @@ Placement place(const Plan& plan) {
   return out;
 }
 
-Report execute(Plan& plan, const RunOptions& options, OutputSet* outputs) {
+Report execute(Plan& plan, const RunOptions& options, OutputSet* outputs, Follower* follower) {
   const bool writes = !plan.files.empty() || !plan.side.empty();
   if (writes && !outputs) throw Error(Fault::Internal, "a plan with files has nowhere to write");
   const Placement placement = writes ? place(plan) : Placement{};
   std::vector<std::size_t> files;
   if (writes) files = create_files(plan, placement, *outputs);
+  if (writes && follower) follower->begin(placement, files);
   std::function<void(Bytes)> append;
   if (!plan.files.empty() && !plan.files[0].format)
     append = [&](Bytes bytes) { outputs->append(files[0], bytes); };
@@ -326,7 +338,7 @@ Report execute(Plan& plan, const RunOptions& options, OutputSet* outputs) {
   const Placement nothing;
   Destination nowhere(nothing, files, nullptr);
   run_all(plan.measures, options, nowhere, {});
-  Destination to(placement, files, outputs);
+  Destination to(placement, files, outputs, follower);
   run_all(plan.steps, options, to, append);
   if (writes) to.check_complete(outputs_of(plan));
   if (writes) copy_side_files(plan, *outputs);
@@ -334,6 +346,24 @@ Report execute(Plan& plan, const RunOptions& options, OutputSet* outputs) {
   for (const auto& step : plan.measures) step->report(report);
   for (const auto& step : plan.steps) step->report(report);
   return report;
+}
+
+void write_heads(const Plan& plan, std::size_t first, OutputSet& outputs) {
+  const std::vector<OutTensor> tensors = outputs_of(plan);
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < plan.files.size(); ++i) {
+    const OutFile& file = plan.files[i];
+    const auto mine = std::span(tensors).subspan(at, file.tensors);
+    at += file.tensors;
+    if (!file.format) continue;
+    const Layout layout = file.format->layout(file.meta, mine);
+    const std::uint64_t size = outputs.written(first + i)->size();
+    if (layout.total_bytes != size || !layout.pieces.empty())
+      throw Error(Fault::Internal,
+                  fmt::format("{} bytes with the last metadata, not {}", layout.total_bytes, size))
+          .in(file.name);
+    outputs.write_at(first + i, 0, layout.head);
+  }
 }
 
 std::uint64_t working_memory(unsigned threads) noexcept {

@@ -56,6 +56,12 @@ class OutputSet {
 
   void append(std::size_t file, Bytes bytes);  // by one thread at a time
 
+  // What has been written so far, as one reads it: for who follows the writing. Files are numbered
+  // in the order of create(). Valid as long as this is.
+  std::size_t files() const noexcept { return files_.size(); }
+  const std::string& name_of(std::size_t file) const { return files_[file].name; }
+  SourcePtr written(std::size_t file) const;
+
   // Flush, then the name appears. With Replace: a file is exchanged by one rename; a folder is
   // exchanged only if it holds nothing but names that we would write, else Usage lists what is in
   // the way. Stdout: the bytes are sent; throws Cancelled if the reader has gone.

@@ -132,6 +132,29 @@ std::vector<std::string> names_of(const auto& files) {
   return out;
 }
 
+// A file of ours as it is being written.
+class WrittenFile final : public Source {
+ public:
+  WrittenFile(std::string name, int fd, std::uint64_t size)
+      : name_(std::move(name)), fd_(fd), size_(size) {}
+  const std::string& name() const noexcept override { return name_; }
+  std::uint64_t size() const noexcept override { return size_; }
+  void read(std::uint64_t offset, MutableBytes out) const override {
+    while (!out.empty()) {
+      const ssize_t n =
+          again([&] { return ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset)); });
+      if (n <= 0) throw io_error("cannot read what was written", name_, n < 0 ? errno : EIO);
+      offset += static_cast<std::uint64_t>(n);
+      out = out.subspan(static_cast<std::size_t>(n));
+    }
+  }
+
+ private:
+  std::string name_;
+  int fd_;
+  std::uint64_t size_;
+};
+
 void write_all(int fd, Bytes bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd, bytes.data(), bytes.size());
@@ -411,6 +434,11 @@ void OutputSet::append(std::size_t file, Bytes bytes) {
   ::sync_file_range(f.fd, static_cast<off_t>(f.flushed), static_cast<off_t>(f.end - f.flushed),
                     SYNC_FILE_RANGE_WRITE);
   f.flushed = f.end;
+}
+
+SourcePtr OutputSet::written(std::size_t file) const {
+  const File& f = files_[file];
+  return std::make_shared<WrittenFile>(f.name, f.fd, f.end);
 }
 
 void OutputSet::commit() {
