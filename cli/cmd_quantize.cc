@@ -229,9 +229,26 @@ void add_type_options(CLI::App& app, TypeOptions& t) {
 
 // Options that the help only names: a line for each would not fit a screen.
 void fold_options(CLI::App& app) {
-  for (const char* name :
-       {"--alone", "--as", "--allow-unmatched", "--shard-size", "--single", "--rename", "--set",
-        "--set-file", "--unset", "--drop-metadata", "--endian"})
+  for (const char* name : {"--alone",
+                           "--as",
+                           "--allow-unmatched",
+                           "--shard-size",
+                           "--single",
+                           "--rename",
+                           "--set",
+                           "--set-file",
+                           "--unset",
+                           "--drop-metadata",
+                           "--endian",
+                           "--lineage",
+                           "--no-lineage",
+                           "--saturate",
+                           "--sign",
+                           "--passphrase-fd",
+                           "--passphrase-env",
+                           "--manifest",
+                           "--provenance",
+                           "--bom"})
     app.get_option(name)->group("as in convert");
   for (const char* name :
        {"--pure", "--leave-output-tensor", "--output-tensor-type", "--token-embedding-type",

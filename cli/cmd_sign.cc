@@ -6,8 +6,8 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
-#include "cli/passphrase.h"
 #include "cli/signature.h"
+#include "cli/signer.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
 #include "lib/trust/certificate.h"
@@ -18,13 +18,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kLargestCertificate = std::uint64_t{16} << 20;
-
 struct Options {
   std::vector<std::string> paths;
-  std::string key, certificate, new_key, curve, output, method, shard_size;
-  std::vector<std::string> chain, ignore;
-  PassphraseOptions passphrase;
+  SignerOptions signer;
+  std::string new_key, curve, output, method, shard_size;
+  std::vector<std::string> ignore;
   bool encrypt = false, force = false, dry_run = false, sign_git = false;
 };
 
@@ -35,42 +33,6 @@ struct Job {
   std::vector<ModelFile> files;  // sorted
   Statement statement;           // all but the digests
 };
-
-PrivateKey load_key(const Options& options) {
-  const Secret text = read_private_file(options.key);
-  return PrivateKey::from_pem(
-      text.view(),
-      [&] { return passphrase(options.passphrase, "passphrase of " + options.key, false); },
-      options.key);
-}
-
-// The signer's certificate and those between it and a root. A root itself is left out: who verifies
-// must have it from elsewhere.
-std::vector<Buffer> load_chain(const Options& options, const PublicKey& key) {
-  std::vector<Certificate> all = Certificate::from_pem(
-      read_small_file(options.certificate, kLargestCertificate), options.certificate);
-  for (const std::string& file : options.chain)
-    std::ranges::move(Certificate::from_pem(read_small_file(file, kLargestCertificate), file),
-                      std::back_inserter(all));
-  if (all[0].key().pem() != key.pem())
-    throw Error(Fault::Usage, fmt::format("its key is not the one of {}", quoted(options.key)))
-        .in(options.certificate);
-  std::vector<Buffer> out{all[0].der()};
-  for (std::size_t i = 1; i < all.size(); ++i) {
-    if (!all[i].issued(all[i - 1]))
-      throw Error(Fault::Usage, fmt::format("certificate {} ({}) did not issue the one before it",
-                                            i + 1, printable(all[i].subject())))
-          .in(options.chain.empty() ? options.certificate : options.chain[0])
-          .hint("first the signer's, then each one's issuer");
-    if (all[i].is_own_issuer()) {
-      note(fmt::format("root {} is left out: who verifies must have it from elsewhere",
-                       printable(all[i].subject())));
-      break;
-    }
-    out.push_back(all[i].der());
-  }
-  return out;
-}
 
 std::string subject_of(const std::string& model) {
   const fs::path path = fs::absolute(model).lexically_normal();
@@ -238,25 +200,19 @@ void say(const Options& options, const Job& job, const Bundle& bundle) {
 }
 
 ExitCode sign(const Options& options, const Context& context) {
-  if (options.key.empty())
+  if (options.signer.key.empty())
     throw Error(Fault::Usage, "no key to sign with")
         .hint("--key PRIVATE-KEY; 'wtool sign --new-key NAME' makes one");
-  if (!options.chain.empty() && options.certificate.empty())
+  if (!options.signer.chain.empty() && options.signer.certificate.empty())
     throw Error(Fault::Usage, "--chain goes with --cert");
   Job job = plan(options);
   if (context.common->json && job.output == "-")
     throw Error(Fault::Usage, "--json and the signature cannot both go to standard output");
-  const PrivateKey key = load_key(options);
-  Bundle bundle;
-  if (options.certificate.empty()) {
-    bundle.hint = key.public_key().hint();
-  } else {
-    bundle.kind = Bundle::Kind::Certificate;
-    bundle.certificates = load_chain(options, key.public_key());
-  }
+  const Signer signer(options.signer);
+  const Bundle& bundle = signer.bundle();
   std::optional<Certificate> certificate;
   if (!bundle.certificates.empty())
-    certificate = Certificate::from_der(bundle.certificates[0], options.certificate);
+    certificate = Certificate::from_der(bundle.certificates[0], options.signer.certificate);
   warn_of_empty(job);
   if (!options.dry_run) {
     const auto kind = job.output == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File;
@@ -264,10 +220,7 @@ ExitCode sign(const Options& options, const Context& context) {
                      options.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
     const std::size_t file = output.create(job.output, std::nullopt);
     hash(job, context);
-    bundle.payload_type = kPayloadType;
-    bundle.payload = write_statement(job.statement);
-    bundle.signature = key.sign(as_bytes(signed_text(bundle.payload_type, bundle.payload)));
-    output.append(file, as_bytes(write_bundle(bundle)));
+    output.append(file, as_bytes(signer.sign(job.statement)));
     output.commit();
   }
   if (context.common->json)
@@ -278,7 +231,7 @@ ExitCode sign(const Options& options, const Context& context) {
 }
 
 ExitCode make_key(const Options& options, const Context& context) {
-  if (!options.paths.empty() || !options.key.empty())
+  if (!options.paths.empty() || !options.signer.key.empty())
     throw Error(Fault::Usage,
                 "--new-key makes a key and signs nothing: it takes no MODEL or --key");
   const auto curve = parse_curve(options.curve.empty() ? "P-256" : options.curve);
@@ -290,11 +243,12 @@ ExitCode make_key(const Options& options, const Context& context) {
   const PrivateKey key = PrivateKey::make(*curve);
   const PublicKey half = key.public_key();
   if (!options.dry_run) {
-    const bool encrypt = options.encrypt || is_given(options.passphrase);
+    const bool encrypt = options.encrypt || is_given(options.signer.passphrase);
     const Secret pem =
-        encrypt ? key.encrypted_pem(
-                      passphrase(options.passphrase, "passphrase of the new key", true).view())
-                : key.pem();
+        encrypt
+            ? key.encrypted_pem(
+                  passphrase(options.signer.passphrase, "passphrase of the new key", true).view())
+            : key.pem();
     write_key_files(private_path, pem, public_path, half.pem());
   }
   if (context.common->json) {
@@ -334,12 +288,13 @@ Action bind(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   Options& o = *options;
   app.add_option("MODEL", o.paths, "a file or a folder to sign; or: show BUNDLE");
-  app.add_option("--key", o.key, "the private key: PEM, P-256, P-384 or P-521")
+  app.add_option("--key", o.signer.key, "the private key: PEM, P-256, P-384 or P-521")
       ->option_text("FILE");
-  add_passphrase_options(app, o.passphrase);
-  app.add_option("--cert", o.certificate, "sign as the holder of this certificate, not as a key")
+  add_passphrase_options(app, o.signer.passphrase);
+  app.add_option("--cert", o.signer.certificate,
+                 "sign as the holder of this certificate, not as a key")
       ->option_text("FILE");
-  app.add_option("--chain", o.chain, "certificates between --cert and its root; repeatable")
+  app.add_option("--chain", o.signer.chain, "certificates between --cert and its root; repeatable")
       ->option_text("FILE")
       ->expected(1)
       ->allow_extra_args(false)

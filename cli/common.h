@@ -63,6 +63,7 @@ Destination destination(const OutputOptions& options, const std::string& to, con
 // {"schema": "wtool.error/1", …} or "wtool: error: …" and the hint, on stderr.
 void print_error(const Error& error, bool json);
 std::string_view version_number() noexcept;  // "0.1.0"
+std::string_view revision() noexcept;        // the commit it was built from, or ""
 std::string version_text();
 std::string version_json();
 

@@ -8,6 +8,7 @@
 
 #include "cli/json.h"
 #include "cli/json_edit.h"
+#include "cli/records.h"
 #include "cli/terminal.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
@@ -139,11 +140,13 @@ OutputSet::Existing existing(const RewriteOptions& o) {
 }
 
 // Before any work.
-void check_reports(const Job& job, const RewriteOptions& o, const Finish& how) {
+void check_reports(const Job& job, const RewriteOptions& o, const Finish& how,
+                   const std::vector<std::string>& beside) {
   std::vector<ReportFile> files = how.findings.files();
   files.push_back({"--report", o.output.report});
   std::vector<std::string> taken = files_of(*job.model);
   if (job.to.kind != OutputSet::Kind::Stdout) taken.push_back(job.to.path);
+  taken.insert(taken.end(), beside.begin(), beside.end());
   check_report_files(files, o.output.force, taken);
 }
 
@@ -189,6 +192,7 @@ void add_rewrite_options(CLI::App& app, RewriteOptions& o) {
   app.add_flag("--drop-metadata", o.drop_metadata, "start without the input's metadata");
   app.add_option("--endian", o.endian, "byte order of GGUF and NPY: little, big")
       ->option_text("ORDER");
+  add_record_options(app, o.records);
 }
 
 Job prepare(const RewriteOptions& o, const Context& context, std::string_view label,
@@ -354,33 +358,37 @@ void follow_dtype(Job& job, DType to) {
 
 ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const Finish& how) {
   const bool to_stdout = job.to.kind == OutputSet::Kind::Stdout;
+  Records records(o.records, job, how.verb, context);
   const Placement placement = lay_out(job, o);
-  check_reports(job, o, how);
+  check_reports(job, o, how, records.beside());
   const std::vector<LogicalTensor> rows = gate_rows(job);
   check_gates(job, how, rows);
   check_findings(how, o.output.dry_run);
   if (o.output.dry_run) {
-    const Outcome plan{job, placement, {}, how, true, {}};
+    const Outcome plan{job, placement, {}, how, true, {}, {}, records.paths()};
     write_json_report(plan, o, context);
     if (!context.common->json) print_outcome(plan, context.common->verbose);
     return ExitCode::Ok;
   }
   if (to_stdout) set_out_to_stderr();
   OutputSet outputs(job.to.path, job.to.kind, existing(o));
+  records.begin(outputs, existing(o));
   RunOptions run = context.run;
   Progress progress(*context.common, std::string(how.verb), "units");
   run.progress = progress.callback();
-  const Report report = execute(job.plan, run, &outputs);
+  const Report report = execute(job.plan, run, &outputs, records.follower());
   progress.done();
   judge_values(job, report, o.saturate);
   list_saturated(job, report);
   list_fallback_blocks(job, report);
-  const Outcome outcome{job, placement, report, how, false, judge_gates(how.gates, report, rows),
-                        rows};
+  Outcome outcome{job, placement, report, how, false, judge_gates(how.gates, report, rows), rows};
   if (outcome.written()) {
+    records.write(outputs);
     for (const SourcePtr& s : job.model->catalog.sources()) s->check_unchanged();
     for (const SideFile& s : job.plan.side) s.content->check_unchanged();
     outputs.commit();
+    records.commit();
+    outcome.records = records.paths();
   }
   write_json_report(outcome, o, context);
   write_findings(how.findings, how.verb, verdicts_of(outcome.gates, job.model->path));

@@ -8,6 +8,7 @@
 
 #include "cli/common.h"
 #include "cli/gates.h"
+#include "cli/passphrase.h"
 #include "lib/engine/execute.h"
 #include "lib/model/plan.h"
 #include "lib/model/selector.h"
@@ -15,6 +16,18 @@
 namespace wtool {
 
 // What convert and quantize share: one streaming pass from a model to files.
+
+// What is left about an output: cli/records.h.
+struct RecordOptions {
+  bool lineage = false, no_lineage = false, manifest = false, provenance = false, bom = false;
+  std::string key;  // --sign
+  PassphraseOptions passphrase;
+  std::function<std::string(std::string_view format)> recipe;  // cli/recipe.h
+};
+void add_record_options(CLI::App& app, RecordOptions& options);
+struct WrittenRecord {
+  std::string kind, path;  // "signature", "manifest", …
+};
 
 // Options about names, metadata, shards and byte order.
 struct RewriteOptions {
@@ -31,6 +44,7 @@ struct RewriteOptions {
   bool drop_metadata = false;
   std::string endian;  // little, big
   bool saturate = false;
+  RecordOptions records;
 };
 void add_rewrite_options(CLI::App& app, RewriteOptions& options);
 
@@ -133,6 +147,7 @@ struct Outcome {
   bool dry_run;
   std::vector<GateResult> gates;
   std::span<const LogicalTensor> gate_rows = {};
+  std::vector<WrittenRecord> records = {};
 
   bool written() const noexcept { return !dry_run && (how.keep || all_passed(gates)); }
 };

@@ -335,6 +335,8 @@ void print_outcome(const Outcome& o, bool verbose) {
   print_gates(o);
   if (!o.dry_run && !o.written()) return out("nothing was written\n");
   print_files(o);
+  for (const WrittenRecord& r : o.records)
+    out(fmt::format("{}{}: {}\n", o.dry_run ? "would write " : "", printable(r.path), r.kind));
   if (!all_passed(o.gates)) out("kept although a gate failed (--keep)\n");
 }
 
@@ -357,6 +359,15 @@ void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> 
   w.member("bytes", o.placement.total_bytes);
   write_files(w, o);
   w.end_object();
+  w.key("records");
+  w.begin_array();
+  for (const WrittenRecord& r : o.records) {
+    w.begin_object();
+    w.member("kind", r.kind);
+    w.name_member("path", r.path);
+    w.end_object();
+  }
+  w.end_array();
   w.key("totals");
   w.begin_object();
   w.member("tensors", std::uint64_t{o.job.fates.size()});

@@ -33,6 +33,10 @@ std::string compiler() {
 
 }  // namespace
 
+std::string_view revision() noexcept {
+  return WTOOL_REVISION;
+}
+
 std::string_view version_number() noexcept {
   return WTOOL_VERSION;
 }

@@ -34,6 +34,10 @@ constexpr std::array kLeftOut{
     LeftOut{".sha256", "digests of these files, not of what is made from them"},
     LeftOut{"sha256sums", "digests of these files, not of what is made from them"},
     LeftOut{".sig", "a signature of these files, not of what is made from them"},
+    LeftOut{".manifest.json", "digests of these files, not of what is made from them"},
+    LeftOut{".provenance.json", "the provenance of these files, not of what is made from them"},
+    LeftOut{".sigstore.json", "a signature of these files, not of what is made from them"},
+    LeftOut{".cdx.json", "a bill of these files, not of what is made from them"},
 };
 
 // What such a file is; empty if the name says nothing.

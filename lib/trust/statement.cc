@@ -27,7 +27,8 @@ bool is_hex(std::string_view digest, std::size_t bytes) noexcept {
   return digest.size() == 2 * bytes && digest.find_first_not_of("0123456789abcdef") == digest.npos;
 }
 
-// The digest over all digests, as bytes, in the order they are listed in.
+}  // namespace
+
 Sha256 root_of(const std::vector<Resource>& resources) {
   Sha256Stream stream;
   Buffer bytes;
@@ -40,6 +41,8 @@ Sha256 root_of(const std::vector<Resource>& resources) {
   }
   return stream.finish();
 }
+
+namespace {
 
 // Python writes 1000.0: protobuf's numbers are floating-point.
 std::uint64_t whole_number(JsonReader& in, std::string_view what) {

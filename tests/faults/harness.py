@@ -69,6 +69,7 @@ CASES = [
     Case("npy", "convert in/m.safetensors --rename model.layers.=layers/ -o out/o/ --to npy -j1"),
     Case("int8", "quantize --int8 in/m.safetensors -o out/o.safetensors -j1 --report out/r.json --junit out/j.xml"
                  " --sarif out/s.sarif --gate max(rel_rmse)<=1"),
+    Case("records", "quantize --int8 in/m.safetensors -o out/o.safetensors -j1 --manifest --provenance --bom"),
     Case("q4_0", "quantize --type q4_0 -T lm_head.weight=q8_0 in/m.safetensors -o out/o.gguf -j1"),
     Case("replace", "convert in/m.safetensors --dtype bf16 -f -o out/o.safetensors -j1", {"o.safetensors": b"old"}),
     Case("replace-folder", SHARDS + " -f", OLD_FOLDER),
