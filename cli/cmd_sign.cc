@@ -6,12 +6,12 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
+#include "cli/sign_job.h"
 #include "cli/signature.h"
 #include "cli/signer.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
 #include "lib/trust/certificate.h"
-#include "lib/trust/model_files.h"
 
 namespace wtool {
 namespace {
@@ -21,104 +21,12 @@ namespace fs = std::filesystem;
 struct Options {
   std::vector<std::string> paths;
   SignerOptions signer;
-  std::string new_key, curve, output, method, shard_size;
-  std::vector<std::string> ignore;
-  bool encrypt = false, force = false, dry_run = false, sign_git = false;
+  std::string new_key, curve, output, reuse, digests, compat;
+  SignScope scope;
+  bool encrypt = false, force = false, dry_run = false;
 };
 
-// What is going to be signed.
-struct Job {
-  std::string model, output;
-  std::string inside;            // the output's name below the model; "" if it lies elsewhere
-  std::vector<ModelFile> files;  // sorted
-  Statement statement;           // all but the digests
-};
-
-std::string subject_of(const std::string& model) {
-  const fs::path path = fs::absolute(model).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().native();
-}
-
-// A name must mean the same to everyone who reads the statement.
-void check_names(const Job& job) {
-  for (const ModelFile& f : job.files) {
-    const auto refuse = [&](std::string why) {
-      return Error(Fault::Usage, std::move(why)).in((fs::path(job.model) / f.name).native());
-    };
-    if (f.kind == ModelFile::Kind::Link || f.kind == ModelFile::Kind::FolderLink)
-      throw refuse("is a link, which a model signature does not cover")
-          .hint("put the file itself there, or leave the link out with --ignore");
-    if (f.kind == ModelFile::Kind::Other)
-      throw refuse("is no regular file").hint("--ignore leaves it out");
-    if (!is_utf8(f.name)) throw refuse("its name is not UTF-8, and a signature can name no other");
-    if (const auto why = unfit_name(f.name)) throw refuse("its name " + *why);
-  }
-  if (job.files.empty()) throw Error(Fault::Usage, "holds no files to sign").in(job.model);
-}
-
-std::vector<std::string> ignored_paths(const Options& options, const Job& job, bool folder) {
-  std::vector<std::string> out;
-  if (!options.sign_git) out = git_paths();
-  if (!job.inside.empty()) out.push_back(job.inside);
-  for (const std::string& typed : options.ignore) {
-    if (!folder) throw Error(Fault::Usage, "--ignore is for a folder").in(job.model);
-    out.push_back(name_in_model(job.model, typed));
-    std::error_code ignored;
-    if (!fs::exists(fs::symlink_status(fs::path(job.model) / out.back(), ignored)))
-      throw Error(Fault::Usage, fmt::format("--ignore {}: there is no such file", quoted(typed)))
-          .in(job.model);
-  }
-  std::ranges::sort(out);
-  out.erase(std::ranges::unique(out).begin(), out.end());
-  return out;
-}
-
-std::uint64_t shard_size_of(const Options& options) {
-  if (options.shard_size.empty()) return kDefaultShardSize;
-  const auto size = parse_size(options.shard_size);
-  if (!size || *size == 0)
-    throw Error(Fault::Usage,
-                fmt::format("--shard-size: {} is no size", quoted(options.shard_size)));
-  return *size;
-}
-
-Job plan(const Options& options) {
-  Job job;
-  job.model = options.paths[0];
-  std::error_code failed;
-  if (!fs::exists(job.model, failed)) throw Error(Fault::Io, "is not there").in(job.model);
-  const bool folder = fs::is_directory(job.model, failed);
-  if (!folder && !fs::is_regular_file(job.model, failed))
-    throw Error(Fault::Usage, "is neither a file nor a folder").in(job.model);
-  job.output = options.output.empty() ? default_signature(job.model) : options.output;
-  if (folder && job.output != "-") job.inside = name_below(job.model, job.output).value_or("");
-
-  Statement& s = job.statement;
-  s.subject = subject_of(job.model);
-  s.ignore_paths = ignored_paths(options, job, folder);
-  if (options.method == "shards") {
-    s.method = Statement::Method::Shards;
-    s.shard_size = shard_size_of(options);
-  } else if (!options.shard_size.empty()) {
-    throw Error(Fault::Usage, "--shard-size goes with --method shards");
-  }
-  if (folder)
-    job.files = files_of_model(job.model, *s.ignore_paths);
-  else
-    job.files = {{fs::path(job.model).filename().native(), ModelFile::Kind::File,
-                  fs::file_size(job.model, failed)}};
-  check_names(job);
-  for (const ModelFile& f : job.files) {
-    if (s.method == Statement::Method::Shards)
-      std::ranges::move(shards_of(f.name, f.bytes, s.shard_size), std::back_inserter(s.resources));
-    else
-      s.resources.push_back({f.name, 0, std::nullopt, {}});
-  }
-  if (s.resources.empty()) throw Error(Fault::Usage, "holds nothing but empty files").in(job.model);
-  return job;
-}
-
-void warn_of_empty(const Job& job) {
+void warn_of_empty(const SignJob& job) {
   if (job.statement.method != Statement::Method::Shards) return;
   std::string empty;
   for (const ModelFile& f : job.files)
@@ -126,38 +34,37 @@ void warn_of_empty(const Job& job) {
   if (!empty.empty()) warn("shards do not cover empty files: " + empty);
 }
 
-void hash(Job& job, const Context& context) {
-  std::vector<Resource>& resources = job.statement.resources;
-  const bool folder = fs::is_directory(job.model);
-  const auto bytes_of = [&](const std::string& name) {
-    return std::ranges::lower_bound(job.files, name, {}, &ModelFile::name)->bytes;
-  };
-  std::vector<SourcePtr> open(resources.size());
-  ResourceJob work;
-  work.count = resources.size();
-  for (const ModelFile& f : job.files) work.total_bytes += f.bytes;
-  work.extent = [&](std::size_t i) -> Extent {
-    const Resource& r = resources[i];
-    const std::string path = folder ? (fs::path(job.model) / r.path).native() : job.model;
-    open[i] = open_file(path);
-    if (open[i]->size() != bytes_of(r.path))
-      throw Error(Fault::Io, "changed while reading").in(path);
-    return {open[i], r.begin, r.end.value_or(open[i]->size()) - r.begin};
-  };
-  work.take = [&](std::size_t i, const std::string* digest, const Error* error) {
-    if (error) throw *error;
-    open[i]->check_unchanged();
-    open[i].reset();
-    resources[i].digest = *digest;
-  };
-  Progress progress(*context.common, "sign", "bytes");
-  RunOptions run = context.run;
-  run.progress = progress.callback();
-  hash_each(job.statement.hash, work, run);
+// An older signature is a file like any other once the new one goes elsewhere.
+void warn_of_older(const SignJob& job) {
+  const std::string name = "model.sig";
+  if (job.folder && std::ranges::binary_search(job.files, name, {}, &ModelFile::name))
+    warn(fmt::format("{} is signed like the other files; --ignore leaves it out",
+                     printable(job.path_of(name))));
 }
 
-void write_json(const Options& options, const Job& job, const Bundle& bundle,
-                const Certificate* certificate) {
+void write_known(JsonWriter& w, const Options& options, const KnownDigests& known) {
+  w.key("known");
+  w.begin_object();
+  w.member("by", options.reuse.empty() ? "digests" : "reuse");
+  w.member("source", known.source);
+  w.key("files");
+  w.begin_array();
+  for (const std::string& file : known.files) w.value(file);
+  w.end_array();
+  w.key("read");
+  w.begin_array();
+  for (const auto& [file, why] : known.others) {
+    w.begin_object();
+    w.member("file", file);
+    w.member("why", why);
+    w.end_object();
+  }
+  w.end_array();
+  w.end_object();
+}
+
+void write_json(const Options& options, const SignJob& job, const Bundle& bundle,
+                const Certificate* certificate, const std::optional<KnownDigests>& known) {
   JsonWriter w(out);
   w.begin_object();
   w.member("schema", "wtool.sign/1");
@@ -172,62 +79,129 @@ void write_json(const Options& options, const Job& job, const Bundle& bundle,
   if (!bundle.hint.empty()) w.member("hint", bundle.hint);
   if (certificate) w.member("subject", certificate->subject());
   w.member("files", std::uint64_t{job.files.size()});
-  std::uint64_t bytes = 0;
-  for (const ModelFile& f : job.files) bytes += f.bytes;
-  w.member("bytes", bytes);
+  w.member("files_read", std::uint64_t{job.files.size() - (known ? known->files.size() : 0)});
+  w.member("bytes", job.bytes());
   w.member("resources", std::uint64_t{job.statement.resources.size()});
+  if (!job.statement.root.empty()) w.member("root", job.statement.root);
+  if (known) write_known(w, options, *known);
   w.end_object();
 }
 
-void say(const Options& options, const Job& job, const Bundle& bundle) {
-  if (options.dry_run)
-    for (const ModelFile& f : job.files) out("would sign " + printable(f.name) + "\n");
-  std::uint64_t bytes = 0;
-  for (const ModelFile& f : job.files) bytes += f.bytes;
+// Whatever is signed without having been read is named.
+std::string how_known(const Options& options, const KnownDigests& known) {
+  std::string text;
+  if (options.reuse.empty()) return text;
+  for (const std::string& file : known.files)
+    text += fmt::format("{}: not read, digest of {}\n", printable(file), printable(known.source));
+  for (const auto& [file, why] : known.others)
+    text += fmt::format("{}: {} ({})\n", printable(file),
+                        options.dry_run ? "would be read" : "read", why);
+  return text;
+}
+
+std::string summary(const Options& options, const SignJob& job, const Bundle& bundle,
+                    const std::optional<KnownDigests>& known) {
   const std::string by =
       bundle.kind == Bundle::Kind::Key
           ? "key " + bundle.hint
           : "certificate " +
                 printable(Certificate::from_der(bundle.certificates[0], "it").subject());
-  const std::string text =
-      fmt::format("{}: {} {} {}, {}, with {}\n", printable(job.output),
-                  options.dry_run ? "would sign" : "signed", job.files.size(),
-                  job.files.size() == 1 ? "file" : "files", human_bytes(bytes), by);
-  if (job.output == "-")
-    note(text.substr(0, text.size() - 1));
-  else
-    out(text);
+  std::string text = fmt::format(
+      "{}: {} {} {}, {}, with {}", printable(job.output), options.dry_run ? "would sign" : "signed",
+      job.files.size(), job.files.size() == 1 ? "file" : "files", human_bytes(job.bytes()), by);
+  if (known && !options.digests.empty())
+    text +=
+        fmt::format("; nothing was read: the digests are those in {}", printable(known->source));
+  else if (known)
+    text += fmt::format("; {} of them not read", known->files.size());
+  return text;
 }
 
-ExitCode sign(const Options& options, const Context& context) {
+void say(const Options& options, const SignJob& job, const Bundle& bundle,
+         const std::optional<KnownDigests>& known) {
+  std::string text;
+  if (options.dry_run && options.reuse.empty())
+    for (const ModelFile& f : job.files) text += "would sign " + printable(f.name) + "\n";
+  if (known) text += how_known(options, *known);
+  text += summary(options, job, bundle, known);
+  if (job.output == "-")
+    note(text);
+  else
+    out(text + "\n");
+}
+
+Dialect dialect_of(const Options& options) {
+  return options.compat.empty() ? Dialect::Standard : Dialect::Reference;
+}
+
+void check_options(const Options& options) {
   if (options.signer.key.empty())
     throw Error(Fault::Usage, "no key to sign with")
         .hint("--key PRIVATE-KEY; 'wtool sign --new-key NAME' makes one");
   if (!options.signer.chain.empty() && options.signer.certificate.empty())
     throw Error(Fault::Usage, "--chain goes with --cert");
-  Job job = plan(options);
+  if (!options.reuse.empty() && !options.digests.empty())
+    throw Error(Fault::Usage, "either --reuse or --digests, not both");
+}
+
+std::optional<KnownDigests> known_digests(const Options& options, SignJob& job,
+                                          const PublicKey& key) {
+  if (!options.reuse.empty()) return reuse_digests(job, options.reuse, key);
+  if (!options.digests.empty()) return take_digests(job, options.digests);
+  return std::nullopt;
+}
+
+// What is written is read again: nothing leaves that we would not accept.
+std::string sealed(SignJob& job, const Signer& signer) {
+  std::string payload = write_statement(job.statement, job.dialect);
+  job.statement.root = parse_statement(payload).root;
+  return signer.sign_payload(std::move(payload));
+}
+
+// The signature's place. It is made before anything is read: --reuse will go by its time.
+std::unique_ptr<OutputSet> open_output(const Options& options, const SignJob& job) {
+  if (options.dry_run) return nullptr;
+  const auto kind = job.output == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File;
+  auto output = std::make_unique<OutputSet>(
+      job.output, kind, options.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
+  output->create(job.output, std::nullopt);
+  return output;
+}
+
+ExitCode sign(const Options& options, const Context& context) {
+  check_options(options);
+  SignJob job =
+      plan_signature(options.paths[0], options.output, dialect_of(options), options.scope);
   if (context.common->json && job.output == "-")
     throw Error(Fault::Usage, "--json and the signature cannot both go to standard output");
+  const auto output = open_output(options, job);  // before a passphrase is asked for
   const Signer signer(options.signer);
   const Bundle& bundle = signer.bundle();
   std::optional<Certificate> certificate;
   if (!bundle.certificates.empty())
     certificate = Certificate::from_der(bundle.certificates[0], options.signer.certificate);
+  const std::optional<KnownDigests> known = known_digests(options, job, signer.public_key());
   warn_of_empty(job);
-  if (!options.dry_run) {
-    const auto kind = job.output == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File;
-    OutputSet output(job.output, kind,
-                     options.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
-    const std::size_t file = output.create(job.output, std::nullopt);
-    hash(job, context);
-    output.append(file, as_bytes(signer.sign(job.statement)));
-    output.commit();
+  warn_of_older(job);
+  if (output) {
+    hash_files(job, context);
+    output->append(0, as_bytes(sealed(job, signer)));
+    output->commit();
   }
   if (context.common->json)
-    write_json(options, job, bundle, certificate ? &*certificate : nullptr);
+    write_json(options, job, bundle, certificate ? &*certificate : nullptr, known);
   else
-    say(options, job, bundle);
+    say(options, job, bundle, known);
   return ExitCode::Ok;
+}
+
+// Before a passphrase is asked for; write_key_files() makes sure.
+void check_new(const std::string& path) {
+  std::error_code failed;
+  if (fs::exists(fs::symlink_status(path, failed)))
+    throw Error(Fault::Usage, "already exists")
+        .in(path)
+        .hint("a key is never replaced: choose another name, or move the old one away");
 }
 
 ExitCode make_key(const Options& options, const Context& context) {
@@ -240,6 +214,8 @@ ExitCode make_key(const Options& options, const Context& context) {
                 fmt::format("--curve: {} is not P-256, P-384 or P-521", quoted(options.curve)));
   const std::string private_path = options.new_key + ".pem";
   const std::string public_path = options.new_key + ".pub.pem";
+  check_new(private_path);
+  check_new(public_path);
   const PrivateKey key = PrivateKey::make(*curve);
   const PublicKey half = key.public_key();
   if (!options.dry_run) {
@@ -303,16 +279,25 @@ Action bind(CLI::App& app) {
       ->option_text("OUTPUT");
   app.add_flag("-f,--force", o.force, "replace what is there");
   app.add_flag("-n,--dry-run", o.dry_run, "say what would be signed, sign nothing");
-  app.add_option("--ignore", o.ignore, "a file or folder that is not signed; repeatable")
+  app.add_option("--ignore", o.scope.ignore, "a file or folder that is not signed; repeatable")
       ->option_text("FILE")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_flag("--sign-git-files", o.sign_git, "also .git, .gitattributes, .github and .gitignore");
-  app.add_option("--method", o.method, "digests of whole files, or of shards of each")
+  app.add_flag("--sign-git-files", o.scope.sign_git,
+               "also .git, .gitattributes, .github and .gitignore");
+  app.add_option("--method", o.scope.method, "digests of whole files, or of shards of each")
       ->option_text("files|shards")
       ->check(CLI::IsMember({"files", "shards"}));
-  app.add_option("--shard-size", o.shard_size, "bytes in a shard (1 GB)")->option_text("SIZE");
+  app.add_option("--shard-size", o.scope.shard_size, "bytes in a shard (1 GB)")
+      ->option_text("SIZE");
+  app.add_option("--reuse", o.reuse, "read only what has changed since this older signature")
+      ->option_text("BUNDLE");
+  app.add_option("--digests", o.digests, "read nothing: sign the digests in this list")
+      ->option_text("LIST");
+  app.add_option("--compat", o.compat, "names and order as another tool has them: model-signing")
+      ->option_text("TOOL")
+      ->check(CLI::IsMember({"model-signing"}));
   app.add_option("--new-key", o.new_key, "make a key: BASE.pem and BASE.pub.pem")
       ->option_text("BASE");
   app.add_option("--curve", o.curve, "of the new key: P-256 (default), P-384 or P-521")

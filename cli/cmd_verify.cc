@@ -397,8 +397,14 @@ ExitCode compare_content(const Options& options, const Context& context) {
   return ok ? ExitCode::Ok : ExitCode::No;
 }
 
+// A model with a signature and nothing said: it can tell what it wants to be verified with.
+bool is_signed(const Options& options) {
+  return options.paths.size() == 1 && options.check.empty() && options.sha256.empty() &&
+         options.content.empty() && exists(default_signature(options.paths[0]));
+}
+
 ExitCode run(const Options& options, const Context& context) {
-  if (is_given(options.signature)) return run_signature(options, context);
+  if (is_given(options.signature) || is_signed(options)) return run_signature(options, context);
   if (!options.content.empty()) return compare_content(options, context);
   ExitCode code = ExitCode::Ok;
   std::vector<Promise> all = promises(options, context, code);

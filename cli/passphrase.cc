@@ -17,7 +17,7 @@
 namespace wtool {
 namespace {
 
-constexpr std::size_t kLongest = 1024;
+constexpr std::size_t kLongest = 1024;  // OpenSSL's PEM_BUFSIZE
 
 // Whether there is a byte to read; waits, but not through Ctrl-C.
 void wait_for(int fd) {
@@ -26,6 +26,10 @@ void wait_for(int fd) {
     pollfd one{fd, POLLIN, 0};
     if (::poll(&one, 1, 200) > 0) return;
   }
+}
+
+Error too_long() {
+  return Error(Fault::Usage, fmt::format("the passphrase is longer than {} bytes", kLongest));
 }
 
 // Up to the end of the line or of the file; byte by byte, for what follows is not ours.
@@ -42,9 +46,7 @@ Secret read_line(int fd, const std::string& where) {
           .in(where);
     if (n == 0 || c == '\n') break;
     out.append({&c, 1});
-    if (out.view().size() > kLongest)
-      throw Error(Fault::Usage, fmt::format("the passphrase is longer than {} bytes", kLongest))
-          .in(where);
+    if (out.view().size() > kLongest) throw too_long().in(where);
   }
   if (out.view().ends_with('\r')) out.pop_back();
   return out;
@@ -110,12 +112,13 @@ Secret passphrase(const PassphraseOptions& options, const std::string& prompt, b
       throw Error(Fault::Usage, fmt::format("--passphrase-env: there is no variable {}",
                                             quoted(options.variable)));
     out = Secret(value);
+    if (out.view().size() > kLongest) throw too_long();  // no key made with it could be read
   } else if (options.descriptor >= 0) {
     out = read_line(options.descriptor, fmt::format("file descriptor {}", options.descriptor));
   } else {
     const QuietTerminal terminal;
     out = terminal.ask(prompt);
-    if (twice) {
+    if (twice && !out.empty()) {
       terminal.say("\n");
       if (terminal.ask("once more").view() != out.view())
         throw Error(Fault::Usage, "the two passphrases differ");

@@ -67,6 +67,7 @@ void write_json(const std::string& path, const Bundle& b, const Statement& s,
   if (s.ignore_paths)
     for (const std::string& p : *s.ignore_paths) w.value(p);
   w.end_array();
+  if (!s.root.empty()) w.member("root", s.root);
   w.key("resources");
   w.begin_array();
   for (const Resource& r : s.resources) {
@@ -113,6 +114,7 @@ void print(const std::string& path, const Bundle& b, const Statement& s,
   } else {
     out("ignored  not recorded\n");
   }
+  if (!s.root.empty()) out(fmt::format("root     {}\n", s.root));
   for (const std::string& field : s.ignored_fields)
     out(fmt::format("unknown  field {}\n", printable(field)));
   for (const Resource& r : s.resources)

@@ -128,14 +128,18 @@ class SignatureCheck {
     return out;
   }
 
+  // Some certificates, such as Sigstore's, have no subject but alternative names.
+  static std::string holder(const Certificate& leaf) {
+    const auto names = leaf.names();
+    return leaf.subject().empty() && !names.empty() ? names[0] : leaf.subject();
+  }
+
   void describe(const Certificate& leaf) {
-    verdict_.signer = fmt::format("certificate {} (issued by {})", printable(leaf.subject()),
+    verdict_.signer = fmt::format("certificate {} (issued by {})", printable(holder(leaf)),
                                   printable(leaf.issuer()));
-    verdict_.facts = {{"subject", leaf.subject()},
-                      {"issuer", leaf.issuer()},
-                      {"not_before", leaf.not_before()},
-                      {"not_after", leaf.not_after()},
-                      {"fingerprint", leaf.fingerprint()}};
+    verdict_.facts = {{"name", holder(leaf)},          {"subject", leaf.subject()},
+                      {"issuer", leaf.issuer()},       {"not_before", leaf.not_before()},
+                      {"not_after", leaf.not_after()}, {"fingerprint", leaf.fingerprint()}};
   }
 
   bool check_certificate() {
@@ -159,9 +163,9 @@ class SignatureCheck {
       auto names = leaf.names();
       names.push_back(leaf.subject());
       if (std::ranges::find(names, options_.subject) == names.end())
-        return verdict_.fail("wrong-identity",
-                             fmt::format("signed by {}, not by {}", quoted(leaf.subject()),
-                                         quoted(options_.subject)));
+        return verdict_.fail(
+            "wrong-identity",
+            fmt::format("signed by {}, not by {}", quoted(holder(leaf)), quoted(options_.subject)));
     }
     if (!options_.fingerprint.empty()) {
       std::string wanted = lower(options_.fingerprint);

@@ -128,6 +128,16 @@ Secret take_secret(BIO* bio) {
   return out;
 }
 
+// Whether what OpenSSL has just failed at is an algorithm that it does not have.
+bool lacks_algorithm() {
+  bool lacks = false;
+  while (const unsigned long code = ERR_get_error())
+    lacks =
+        lacks || ERR_GET_REASON(code) == ERR_R_UNSUPPORTED ||
+        (ERR_GET_LIB(code) == ERR_LIB_EVP && ERR_GET_REASON(code) == EVP_R_UNSUPPORTED_ALGORITHM);
+  return lacks;
+}
+
 Error cannot(std::string_view what) {
   return Error(Fault::Internal, fmt::format("OpenSSL cannot {}: {}", what, openssl_reason()));
 }
@@ -237,7 +247,10 @@ PrivateKey PrivateKey::from_pem(std::string_view pem, const Ask& ask, std::strin
   if (asked.thrown) std::rethrow_exception(asked.thrown);
   check_openssl_memory();
   if (!key && asked.happened) {
-    ERR_clear_error();
+    if (lacks_algorithm())
+      throw Error(Fault::Unsupported, "is encrypted with an algorithm that OpenSSL has given up")
+          .in(where)
+          .hint("'openssl pkcs8 -provider legacy -provider default' makes a plain key of it");
     throw Error(Fault::Usage, "its passphrase is another one, or the key is damaged").in(where);
   }
   if (!key)

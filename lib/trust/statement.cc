@@ -153,7 +153,7 @@ class StatementReader {
     if (!out_.from_v02()) {
       if (!out_.subject.empty()) throw bad("the statement has more than one subject");
       out_.subject = std::move(r.path);
-      root_ = std::move(r.digest);
+      out_.root = std::move(r.digest);
       return;
     }
     if (algorithm != "file-sha256")
@@ -230,9 +230,9 @@ class StatementReader {
       if (!is_hex(r.digest, digest_bytes(out_.hash)))
         throw bad(fmt::format("resource {}: {} is no {} digest", quoted(r.path), quoted(r.digest),
                               name_of(out_.hash)));
-    if (const std::string found = root_of(out_.resources).hex(); found != root_)
+    if (const std::string found = root_of(out_.resources).hex(); found != out_.root)
       throw bad(
-          fmt::format("the root digest is {}, but that of the resources is {}", root_, found));
+          fmt::format("the root digest is {}, but that of the resources is {}", out_.root, found));
   }
 
   // Python names the algorithm of shards after their size, too.
@@ -309,7 +309,6 @@ class StatementReader {
   JsonReader in_;
   const std::string whole_;
   Statement out_;
-  std::string root_;
   bool lone_ = false;
   std::vector<std::pair<std::string, std::size_t>> algorithms_;  // each run of equal ones
 };
@@ -319,12 +318,34 @@ std::string written_name(const Resource& r) {
   return r.end ? fmt::format("{}:{}:{}", r.path, r.begin, *r.end) : r.path;
 }
 
-void append_resources(std::string& out, const Statement& s) {
+// Paths part by part: "a/x" before "a-b", which as bytes comes first.
+bool parts_less(std::string_view a, std::string_view b) noexcept {
+  const auto rank = [](char c) { return c == '/' ? 0u : 1u + static_cast<unsigned char>(c); };
+  return std::ranges::lexicographical_compare(a, b, {}, rank, rank);
+}
+
+void sort_resources(std::vector<Resource>& resources, Dialect dialect) {
+  const auto in_parts = [](const Resource& x, const Resource& y) {
+    return x.path == y.path ? x.begin < y.begin : parts_less(x.path, y.path);
+  };
+  if (dialect == Dialect::Reference)
+    std::ranges::sort(resources, in_parts);
+  else if (std::ranges::none_of(resources, [](const Resource& r) { return r.end.has_value(); }))
+    std::ranges::sort(resources, {}, &Resource::path);
+  else  // byte 1000 before byte 200: it is a text
+    std::ranges::sort(resources, {}, written_name);
+}
+
+void append_resources(std::string& out, const Statement& s, Dialect dialect) {
+  const bool sharded = s.method == Statement::Method::Shards && dialect == Dialect::Reference;
+  const std::string algorithm = sharded
+                                    ? fmt::format("{}-sharded-{}", name_of(s.hash), s.shard_size)
+                                    : std::string(name_of(s.hash));
   for (std::size_t i = 0; i < s.resources.size(); ++i) {
     const Resource& r = s.resources[i];
     out += i > 0 ? R"(,{"name":)" : R"({"name":)";
     append_json(out, written_name(r));
-    out += fmt::format(R"(,"digest":"{}","algorithm":"{}"}})", r.digest, name_of(s.hash));
+    out += fmt::format(R"(,"digest":"{}","algorithm":"{}"}})", r.digest, algorithm);
   }
 }
 
@@ -363,15 +384,15 @@ Statement parse_statement(std::string text) {
   return StatementReader(text).read();
 }
 
-std::string write_statement(Statement s) {
+std::string write_statement(Statement s, Dialect dialect) {
   const bool shards = s.method == Statement::Method::Shards;
-  std::ranges::sort(s.resources, {}, written_name);  // byte 1000 before byte 200: it is a text
+  sort_resources(s.resources, dialect);
   std::string out = fmt::format(R"({{"_type":"{}","subject":[{{"name":)", kStatementType);
   append_json(out, s.subject);
   out += fmt::format(R"(,"digest":{{"sha256":"{}"}}}}],"predicateType":"{}",)",
                      root_of(s.resources).hex(), kPredicateType);
   out += R"("predicate":{"resources":[)";
-  append_resources(out, s);
+  append_resources(out, s, dialect);
   out += fmt::format(R"(],"serialization":{{"method":"{}","hash_type":"{}",)",
                      shards ? "shards" : "files", name_of(s.hash));
   if (shards) out += fmt::format(R"("shard_size":{},)", s.shard_size);

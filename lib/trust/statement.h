@@ -32,6 +32,7 @@ struct Statement {
   bool allow_symlinks = false;
   std::optional<std::vector<std::string>> ignore_paths;  // none: not recorded, before 1.1
   std::vector<Resource> resources;
+  std::string root;  // the digest over all of theirs; write_statement() finds it
   std::vector<std::string> ignored_fields;  // names of fields that were passed over
 
   bool from_v02() const noexcept;
@@ -55,8 +56,15 @@ bool lies_in(std::string_view path, std::string_view ignored) noexcept;
 // predicates, methods and hash algorithms.
 Statement parse_statement(std::string text);
 
-// As the specification's own examples are: compact, resources and ignored paths sorted by bytes.
-// The same model gives the same text.
-std::string write_statement(Statement statement);
+// Where the reference implementation (model-signing, in Python) departs from the specification.
+// Verifiers take both.
+enum class Dialect : std::uint8_t {
+  Standard,   // resources sorted by name, as bytes; a shard's algorithm is "sha256"
+  Reference,  // by the parts of paths, then by place; "sha256-sharded-1000"
+};
+
+// As the specification's own examples are: compact, resources and ignored paths sorted. The same
+// model gives the same text.
+std::string write_statement(Statement statement, Dialect dialect = Dialect::Standard);
 
 }  // namespace wtool

@@ -187,6 +187,30 @@ class Limits(Command):
         self.told("convert", "m.safetensors", "-o", "o.safetensors", "--set-file", "k=v", code=2, says="1073741824",
                      documented="1 GiB")
 
+    def test_signatures(self):
+        def told(*args, **what):
+            self.told(*args, code=what.pop("code", 3), **what)
+        self.assertEqual(self.limited("sign", "--new-key", "me").returncode, 0)
+        self.assertEqual(self.limited("sign", "m.safetensors", "--key", "me.pem").returncode, 0)
+        key, public = ("--key", "me.pem"), ("--key", "me.pub.pem")
+        sparse("large", 256 * MIB + 1)
+        told("verify", "m.safetensors", *public, "--signature", "large", says="268435456", documented="signature.*256 MiB")
+        told("sign", "m.safetensors", *key, "-o", "o", "--digests", "large", says="268435456",
+             documented="digests.*256 MiB")
+        bundle = pathlib.Path("m.safetensors.sig").read_text()
+        chain = '"x509CertificateChain":{"certificates":[' + ",".join(['{"rawBytes":"AAAA"}'] * 33) + "]}"
+        pathlib.Path("chain.sig").write_text(re.sub(r'"publicKey":{[^}]*}', lambda _: chain, bundle))
+        told("verify", "m.safetensors", *public, "--signature", "chain.sig", says="32 cert", documented="certificates.*\\b32\\b")
+        sparse("large.pem", MIB + 1)
+        os.chmod("large.pem", 0o600)
+        told("sign", "m.safetensors", "--key", "large.pem", "-o", "o", says="1048576", documented="key.*\\b1 MiB")
+        told("verify", "m.safetensors", "--key", "large.pem", says="1048576", documented="key.*\\b1 MiB")
+        sparse("large.crt", 16 * MIB + 1)
+        told("verify", "m.safetensors", "--ca", "large.crt", says="16777216", documented="16 MiB")
+        os.environ["LONG"] = "x" * 1025
+        told("sign", "--new-key", "no", "--passphrase-env", "LONG", code=2, says="1024", documented="1,024 bytes")
+        self.assertFalse(os.path.exists("no.pem") or os.path.exists("o"))
+
     def test_what_is_shown_of_one_tensor(self):
         header('{"a":{"dtype":"F32","shape":[1001,1000],"data_offsets":[0,4004000]}}', data=bytes(4004000))
         self.told("show", "m.safetensors", "a", "--full", code=2, says="at most 1000000 elements", documented="1,000,000")

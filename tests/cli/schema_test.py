@@ -3,6 +3,7 @@
 
 usage: schema_test.py WTOOL SCHEMA_FOLDER
 """
+import hashlib
 import json
 import pathlib
 import struct
@@ -173,6 +174,10 @@ def signatures(t):
     t.run("wtool.key/1", "sign", "--json", "--new-key", "you", "--curve", "P-384")
     t.run("wtool.sign/1", "sign", "--json", "m.safetensors", "--key", "me.pem", "-n")
     t.run("wtool.sign/1", "sign", "--json", "m.safetensors", "--key", "me.pem")
+    t.run("wtool.sign/1", "sign", "--json", "m.safetensors", "--key", "me.pem", "-n", "--reuse", "m.safetensors.sig")
+    (t.folder / "SUMS").write_text(hashlib.sha256((t.folder / "m.safetensors").read_bytes()).hexdigest()
+                                   + "  m.safetensors\n")
+    t.run("wtool.sign/1", "sign", "--json", "m.safetensors", "--key", "me.pem", "-f", "--digests", "SUMS")
     t.run("wtool.bundle/1", "sign", "--json", "show", "m.safetensors.sig")
     t.run("wtool.verify-signature/1", "verify", "--json", "m.safetensors", "--key", "me.pub.pem")
     t.run("wtool.verify-signature/1", "verify", "--json", "m.safetensors", "--key", "you.pub.pem", status=1)
