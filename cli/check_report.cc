@@ -232,7 +232,8 @@ void print_check(const CheckResult& r, bool all) {
                                    : r.counts.warnings > 0 || r.counts.forgiven > 0 ? "no errors"
                                                                                     : "healthy";
   out(fmt::format("{}: {}: {} ({}, {}, {}{})\n", printable(r.model->path),
-                  paint(r.ok ? Style::Green : Style::Red, verdict), summary(r), catalog.format.empty() ? "of no format" : catalog.format,
+                  paint(r.ok ? Style::Green : Style::Red, verdict), summary(r),
+                  catalog.format.empty() ? "of no format" : catalog.format,
                   times(catalog.entries().size(), "tensor"), human_bytes(bytes_of(*r.model)),
                   r.fast ? "; values were not read" : ""));
   if (!healthy && !r.salvaged && r.faults.lost_count() > 0 && !catalog.entries().empty())
@@ -269,8 +270,9 @@ void write_check_findings(const CheckResult& r, const FindingsOptions& o) {
   };
   const Rule* last = nullptr;
   for (const CheckResult::Judged& j : r.judged) {
-    if (j.finding->rule != last) rules.push_back({j.finding->rule->id, j.finding->rule->summary});
-    last = j.finding->rule;
+    const Rule& rule = *j.finding->rule;
+    if (&rule != last) rules.push_back({rule.id, rule.summary});
+    last = &rule;
     verdicts.push_back(verdict_of(j, rules.back()));
   }
   for (const Diagnostics::Count& c : r.faults.counts()) {

@@ -51,6 +51,7 @@ std::vector<std::optional<DType>> wanted(const Options& o, const Model& model) {
     for (std::size_t i = 0; i < out.size(); ++i)
       if (model.tensors[i].name.ends_with(kCountsSuffix)) out[i] = DType::F32;
   std::vector<TypeRule> rules;
+  rules.reserve(o.types.size());
   for (const std::string& r : o.types) rules.push_back(parse_type_rule(r));
   const auto winner = last_matching(model.tensors, rules, o.select.allow_unmatched);
   for (std::size_t i = 0; i < out.size(); ++i) {
