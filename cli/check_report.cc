@@ -268,11 +268,9 @@ void write_check_findings(const CheckResult& r, const FindingsOptions& o) {
   const auto broken = [&](const Rule* rule) {
     return std::ranges::any_of(r.judged, [&](const auto& j) { return j.finding->rule == rule; });
   };
-  const Rule* last = nullptr;
   for (const CheckResult::Judged& j : r.judged) {
     const Rule& rule = *j.finding->rule;
-    if (&rule != last) rules.push_back({rule.id, rule.summary});
-    last = &rule;
+    if (rules.empty() || rules.back().id != rule.id) rules.push_back({rule.id, rule.summary});
     verdicts.push_back(verdict_of(j, rules.back()));
   }
   for (const Diagnostics::Count& c : r.faults.counts()) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <unordered_set>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -164,7 +165,7 @@ std::string Opener::choose_index() const {
   for (const std::string_view usual : {"model", "diffusion_pytorch_model"})
     for (const Format* f : registry_.formats)
       for (const std::string_view suffix : f->suffixes)
-        if (const auto name = fmt::format("{}{}.index.json", usual, suffix);
+        if (auto name = fmt::format("{}{}.index.json", usual, suffix);
             std::ranges::find(found, name) != found.end()) {
           faults_.note(path_, fmt::format("holds {} indexes; {} is taken", found.size(), name));
           return name;
@@ -195,6 +196,7 @@ std::vector<std::string> Opener::weight_files() const {
 void Opener::open_only(const std::vector<std::string>& weights) {
   const auto used = open_set(source_of(joined(path_, weights[0]), 1));
   std::vector<std::string> names;
+  names.reserve(used.size());
   for (const std::string& path : used) names.push_back(file_name_of(path));
   // What is wrong with the set has been said: then that, too, is a finding.
   if (names.size() < weights.size() && !set_broken_)
@@ -282,11 +284,11 @@ std::string_view Opener::why_left_out(const std::string& folder, const FolderEnt
 // Takes the file and the rest of its set; returns the paths taken.
 std::vector<std::string> Opener::open_set(const SourcePtr& source) {
   const Format* format = nullptr;
-  Catalog first = read(source, &format);
-  std::vector<std::string> paths = set_of(*format, first, source->name());
+  std::optional<Catalog> first = read(source, &format);
+  std::vector<std::string> paths = set_of(*format, *first, source->name());
   if (paths.size() <= 1) {
     const bool is_set = !paths.empty();
-    take(std::move(first));
+    take(std::move(*first));
     if (is_set) close_set(*format, source->name());
     return {source->name()};
   }
@@ -306,7 +308,7 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
     const Format* found = format;
     std::optional<Catalog> part;
     if (path == source->name())
-      part = std::move(first);
+      part = std::exchange(first, std::nullopt);
     else
       part = read_part(path, paths.size(), &found);
     if (!part) continue;
