@@ -255,6 +255,8 @@ ExitCode run(const Options& options, const Context& context) {
   if (options.paths.size() > 1)
     throw Error(Fault::Usage, fmt::format("one model at a time, not {}", options.paths.size()))
         .hint("'wtool sign show BUNDLE' prints what a signature says");
+  if (options.paths.size() == 1 && options.paths[0] == "show" && options.signer.key.empty())
+    throw Error(Fault::Usage, "no bundle is named").hint("wtool sign show BUNDLE");
   if (options.paths.empty())
     throw Error(Fault::Usage, "no model is named").hint("'wtool help sign' shows the options");
   return sign(options, context);

@@ -6,6 +6,7 @@
 
 #include "cli/json.h"
 #include "cli/terminal.h"
+#include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/model/folder.h"
 #include "lib/trust/certificate.h"
@@ -135,8 +136,13 @@ std::string read_small_file(const std::string& path, std::uint64_t most) {
 
 Bundle read_bundle(const std::string& path) {
   std::string text = read_small_file(path, kLargestBundle);
+  const auto first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos || text[first] != '{')
+    throw Error(Fault::BadFile, "is no Sigstore bundle: it does not begin with '{'").in(path);
   try {
     return parse_bundle(std::move(text));
+  } catch (const JsonFault& e) {
+    throw Error(Fault::BadFile, "is no Sigstore bundle: " + e.text()).in(path);
   } catch (Error& e) {
     throw e.in(path);
   }
@@ -187,6 +193,44 @@ ExitCode show_bundle(const std::string& path, const Context& context) {
   else
     print(path, bundle, statement, certificates);
   return ExitCode::Ok;
+}
+
+void add_signature_options(CLI::App& app, SignatureOptions& o) {
+  app.add_option("--signature", o.signature,
+                 "the signature's bundle; else PATH/model.sig or PATH.sig")
+      ->option_text("BUNDLE");
+  app.add_option("--key", o.key, "the signer's public key")->option_text("FILE");
+  app.add_option("--ca", o.ca, "root certificates that may vouch for the signer; repeatable")
+      ->option_text("FILE")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--subject", o.subject, "the name the signer's certificate must have")
+      ->option_text("NAME");
+  app.add_option("--fingerprint", o.fingerprint, "the SHA-256 it must have")->option_text("HEX");
+  app.add_flag("--allow-expired", o.allow_expired,
+               "a certificate may have expired since it was issued");
+  app.add_flag("--allow-keyless-unverified", o.allow_keyless,
+               "take a keyless bundle's word for who signed it");
+  app.add_option("--ignore", o.ignore, "a file or folder that need not be signed; repeatable")
+      ->option_text("FILE")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_flag("--ignore-unsigned", o.ignore_unsigned, "files may be there that are not signed");
+  app.add_option("--only", o.only, "look at this signed file or folder only; repeatable")
+      ->option_text("FILE")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_flag("--keep-going", o.keep_going,
+               "read the files even if names or sizes are wrong already");
+}
+
+bool is_given(const SignatureOptions& o) noexcept {
+  return !o.signature.empty() || !o.key.empty() || !o.ca.empty() || !o.subject.empty() ||
+         !o.fingerprint.empty() || !o.ignore.empty() || !o.only.empty() || o.ignore_unsigned ||
+         o.allow_keyless || o.allow_expired || o.keep_going;
 }
 
 }  // namespace wtool

@@ -49,8 +49,10 @@ void SignatureVerdict::print() const {
     out(fmt::format("{}: {}: {} {}, {}, signed by {}\n", printable(signature),
                     kind == Bundle::Kind::Keyless ? paint(Style::Yellow, "UNVERIFIED (keyless)")
                                                   : paint(Style::Green, "VERIFIED"),
-                    files.size(), files.size() == 1 ? "file" : "files", human_bytes(bytes),
-                    signer));
+                    files.size() == signed_files
+                        ? fmt::format("{}", files.size())
+                        : fmt::format("{} of {}", files.size(), signed_files),
+                    signed_files == 1 ? "file" : "files", human_bytes(bytes), signer));
   else
     out(fmt::format("{}: {}: {}\n", printable(signature), paint(Style::Red, "NOT VERIFIED"),
                     message));
@@ -77,6 +79,7 @@ void SignatureVerdict::write_json() const {
   w.begin_array();
   for (const std::string& text : warnings) w.value(text);
   w.end_array();
+  w.member("signed_files", std::uint64_t{signed_files});
   w.key("files");
   w.begin_array();
   for (const FileVerdict& f : files) {

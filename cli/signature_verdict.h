@@ -29,6 +29,7 @@ struct SignatureVerdict {
   std::string signer;
   std::vector<std::pair<std::string, std::string>> facts;  // about the signer, for JSON
   std::vector<std::string> warnings;
+  std::size_t signed_files = 0;
   std::vector<FileVerdict> files;
   std::uint64_t bytes = 0;
   ExitCode code = ExitCode::Ok;

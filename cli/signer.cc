@@ -15,7 +15,7 @@ namespace {
 constexpr std::uint64_t kLargestCertificate = std::uint64_t{16} << 20;
 
 PrivateKey load_key(const SignerOptions& options) {
-  const Secret text = read_private_file(options.key);
+  const Secret text = read_private_file(options.key == "-" ? "/dev/stdin" : options.key);
   return PrivateKey::from_pem(
       text.view(),
       [&] { return passphrase(options.passphrase, "passphrase of " + options.key, false); },

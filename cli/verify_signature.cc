@@ -240,6 +240,7 @@ class SignatureCheck {
       std::ranges::sort(parts, {}, &Resource::begin);
       files_.push_back({name, std::move(parts)});
     }
+    verdict_.signed_files = files_.size();
   }
 
   FileVerdict& add(std::string name, Answer answer, std::string detail) {
@@ -249,7 +250,14 @@ class SignatureCheck {
   // A lone file, under the name "." (the Python reference) or its own (the specification).
   void match_file() {
     const std::string own = fs::path(model_).filename().native();
-    const bool fits = files_.size() == 1 && (files_[0].name == "." || files_[0].name == own);
+    if (files_.size() > 1) {
+      verdict_.fail("contents",
+                    fmt::format("the signature is of {} files: give their folder, and --only {} "
+                                "for this one",
+                                files_.size(), printable(own)));
+      return files_.clear();
+    }
+    const bool fits = files_[0].name == "." || files_[0].name == own;
     if (!fits) {
       for (const SignedFile& f : files_) add(f.name, Answer::Missing, "is not there");
       if (!options_.ignore_unsigned) add(own, Answer::Extra, "is not signed");
@@ -341,24 +349,24 @@ class SignatureCheck {
     add(f.name, Answer::Unread, "");
   }
 
-  // --only: those files, and nothing is said about the others.
+  // --only: those files or folders, and nothing is said about the others.
   void keep_only() {
     if (options_.only.empty()) return;
     std::vector<std::string> wanted;
     for (const std::string& typed : options_.only) {
       wanted.push_back(name_in_model(model_, typed));
       if (std::ranges::none_of(files_,
-                               [&](const SignedFile& f) { return f.name == wanted.back(); }))
+                               [&](const SignedFile& f) { return lies_in(f.name, wanted.back()); }))
         throw Error(Fault::Usage, fmt::format("--only {}: no such file is signed", quoted(typed)))
             .in(path_)
             .hint("'wtool sign show' lists those that are");
     }
     const auto unwanted = [&](const auto& f) {
-      return std::ranges::find(wanted, f.name) == wanted.end();
+      return std::ranges::none_of(wanted, [&](const std::string& w) { return lies_in(f.name, w); });
     };
-    verdict_.warnings.push_back(
-        fmt::format("only {} of {} signed files are looked at", wanted.size(), files_.size()));
     std::erase_if(files_, unwanted);
+    verdict_.warnings.push_back(fmt::format("only {} of {} signed files are looked at",
+                                            files_.size(), verdict_.signed_files));
     std::erase_if(verdict_.files, unwanted);
     for (SignedFile& f : files_)
       f.verdict = static_cast<std::size_t>(
@@ -454,44 +462,6 @@ class SignatureCheck {
 };
 
 }  // namespace
-
-void add_signature_options(CLI::App& app, SignatureOptions& o) {
-  app.add_option("--signature", o.signature,
-                 "the signature's bundle; else PATH/model.sig or PATH.sig")
-      ->option_text("BUNDLE");
-  app.add_option("--key", o.key, "the signer's public key")->option_text("FILE");
-  app.add_option("--ca", o.ca, "root certificates that may vouch for the signer; repeatable")
-      ->option_text("FILE")
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_option("--subject", o.subject, "the name the signer's certificate must have")
-      ->option_text("NAME");
-  app.add_option("--fingerprint", o.fingerprint, "the SHA-256 it must have")->option_text("HEX");
-  app.add_flag("--allow-expired", o.allow_expired,
-               "a certificate may have expired since it was issued");
-  app.add_flag("--allow-keyless-unverified", o.allow_keyless,
-               "take a keyless bundle's word for who signed it");
-  app.add_option("--ignore", o.ignore, "a file or folder that need not be signed; repeatable")
-      ->option_text("FILE")
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_flag("--ignore-unsigned", o.ignore_unsigned, "files may be there that are not signed");
-  app.add_option("--only", o.only, "look at this signed file only; repeatable")
-      ->option_text("FILE")
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_flag("--keep-going", o.keep_going,
-               "read the files even if names or sizes are wrong already");
-}
-
-bool is_given(const SignatureOptions& o) noexcept {
-  return !o.signature.empty() || !o.key.empty() || !o.ca.empty() || !o.subject.empty() ||
-         !o.fingerprint.empty() || !o.ignore.empty() || !o.only.empty() || o.ignore_unsigned ||
-         o.allow_keyless || o.allow_expired || o.keep_going;
-}
 
 ExitCode verify_signature(const SignatureOptions& options, const std::string& model,
                           const Context& context) {

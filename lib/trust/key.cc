@@ -253,9 +253,14 @@ PrivateKey PrivateKey::from_pem(std::string_view pem, const Ask& ask, std::strin
           .hint("'openssl pkcs8 -provider legacy -provider default' makes a plain key of it");
     throw Error(Fault::Usage, "its passphrase is another one, or the key is damaged").in(where);
   }
-  if (!key)
-    throw Error(Fault::BadFile, fmt::format("its private key cannot be read: {}", openssl_reason()))
+  if (!key) {
+    const bool lacks = lacks_algorithm();  // what OpenSSL says of most damage, too
+    check_openssl_memory();
+    throw Error(Fault::BadFile,
+                lacks ? "its private key is damaged, or of a kind OpenSSL does not know"
+                      : "its private key is damaged")
         .in(where);
+  }
   out.pair_ = PublicKey::from_native(key, where);
   const KeyContext context(EVP_PKEY_CTX_new_from_pkey(nullptr, key.get(), nullptr));
   if (!context || EVP_PKEY_pairwise_check(context.get()) != 1) {

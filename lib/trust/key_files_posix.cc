@@ -68,9 +68,10 @@ Secret read_private_file(const std::string& path) {
   if (!S_ISREG(status.st_mode) && !S_ISFIFO(status.st_mode))
     throw Error(Fault::Usage, "is no file").in(path);
   if ((status.st_mode & 077) != 0)
-    throw Error(Fault::Usage, fmt::format("is a private key that others may use: its mode is "
-                                          "{:04o}",
-                                          static_cast<unsigned>(status.st_mode & 07777)))
+    throw Error(Fault::Usage,
+                fmt::format("is to be a private key, but others may use it: its mode is "
+                            "{:04o}",
+                            static_cast<unsigned>(status.st_mode & 07777)))
         .in(path)
         .hint(fmt::format("chmod 600 {}", path));
   if (::fcntl(file.get(), F_SETFL, O_RDONLY) != 0) throw io(path, "be read");

@@ -65,6 +65,8 @@ def signing(t):
     t.run("sign", "model", "--key", "me.pem", status=2, says="already exists")
     t.run("sign", "model", "--key", "me.pem", "-f")
     t.run("sign", "show", "model/model.sig", says="nothing of it is verified")
+    t.run("sign", "show", status=2, says="no bundle is named")
+    t.run("sign", "show", "me.pub.pem", status=3, says="is no Sigstore bundle")
     shown = json.loads(t.run("sign", "show", "model/model.sig", "--json").stdout)
     t.expect(shown["ignore_paths"] == [".git", ".gitattributes", ".github", ".gitignore", "model.sig"],
              f"ignored: {shown['ignore_paths']}")
@@ -79,6 +81,18 @@ def signing(t):
     os.close(write)
     t.run("sign", "model", "--key", "sealed.pem", "-o", "fd.sig", "--passphrase-fd", read, pass_fds=[read])
     os.close(read)
+
+    key = (t.folder / "me.pem").read_bytes()
+    done = subprocess.run([t.wtool, "sign", "model", "--key", "-", "-o", "stdin.sig"], cwd=t.folder, input=key,
+                          capture_output=True)
+    t.expect(done.returncode == 0, f"a key from standard input: {done.stderr}")
+    for i, damaged in enumerate((key[:150], key.replace(b"M", b"N", 1), key[:60] + b"!" + key[61:])):
+        name = t.folder / f"damaged{i}.pem"
+        name.write_bytes(damaged)
+        name.chmod(0o600)
+        done = t.run("sign", "model", "--key", name, "-o", "no.sig", status=3)
+        body = key.split(b"\n")[1].decode()
+        t.expect(body[:12] not in done.stderr and body[-12:] not in done.stderr, f"key material: {done.stderr}")
 
     (model / "link").symlink_to("a.bin")
     t.run("sign", "model", "--key", "me.pem", "-f", status=2, says="is a link")
@@ -100,7 +114,11 @@ def verifying(t):
     t.run("verify", "model", status=2, says="--key PUBLIC-KEY")
     t.run("verify", "model", *trust, "--ca", "me.pub.pem", status=2, says="not both")
     t.run("verify", "model", "--key", "sealed.pub.pem", status=1, says="signed with another key")
-    t.run("verify", "model", *trust, "--only", "a.bin", says="VERIFIED: 1 file,")
+    t.run("verify", "model", *trust, "--only", "a.bin", says="VERIFIED: 1 of 2 files")
+    t.run("verify", "model", *trust, "--only", "sub", says="VERIFIED: 1 of 2 files")
+    t.run("verify", "model", *trust, "--only", "model/sub/", "--only", "a.bin", says="VERIFIED: 2 files")
+    t.run("verify", "model", *trust, "--only", "su", status=2, says="no such file is signed")
+    t.run("verify", "model/a.bin", *trust, "--signature", "model/model.sig", status=1, says="--only a.bin")
     t.run("verify", "model", *trust, "--only", "c.bin", status=2, says="no such file is signed")
     t.run("verify", "model", *trust, "--ignore", "sub", status=2, says="it is signed")
     (model / "new").write_bytes(b"")
