@@ -236,7 +236,8 @@ BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   r.commit = revision();
   r.openssl = openssl_version();
   r.recipe = options_.recipe(job_.to.format->name);
-  for (const Lineage::Source& s : sources_) r.sources.push_back({s.name, s.bytes, s.sha256});
+  for (const Lineage::Source& s : sources_)
+    r.sources.push_back({s.name, s.bytes, s.sha256, s.files});
   r.source_format = job_.model->catalog.format;
   r.output = own_name(job_.to.path);
   r.folder = job_.to.kind == OutputSet::Kind::Folder;
@@ -271,8 +272,14 @@ void Records::write(OutputSet& outputs) {
   if (source_digests_) write_lineage(outputs);
   if (!digests_) return;
   const WrittenDigests::Result found = digests_->finish();
+  std::optional<BuildRecord::File> signature, manifest_file;
+  const auto file_of = [](std::string name, std::string_view text) {
+    return BuildRecord::File{std::move(name), text.size(), sha256(as_bytes(text)).hex()};
+  };
+  const std::string own = own_name(job_.to.path);
   if (signer_) {
     const std::string text = signer_->sign(statement(found));
+    signature = file_of(inside_ ? own + "/" + std::string(kInside) : own + ".sig", text);
     if (inside_)
       outputs.append(*inside_, as_bytes(text));
     else
@@ -281,16 +288,19 @@ void Records::write(OutputSet& outputs) {
   if (options_.manifest) {
     const std::string text = manifest(found);
     put("manifest", text);
+    manifest_file = file_of(own + ".manifest.json", text);
     if (signer_) {
       Statement s;
-      s.subject = own_name(job_.to.path) + ".manifest.json";
+      s.subject = own + ".manifest.json";
       s.ignore_paths = git_paths();
       s.resources.push_back({s.subject, 0, std::nullopt, sha256(as_bytes(text)).hex()});
       put("manifest-signature", signer_->sign(s));
     }
   }
   if (!options_.provenance && !options_.bom) return;
-  const BuildRecord record = build_record(found);
+  BuildRecord record = build_record(found);
+  record.signature = signature;
+  record.manifest = manifest_file;
   if (options_.provenance) {
     std::string text = write_provenance(record);
     put("provenance", signer_ ? signer_->sign_payload(std::move(text)) : text);

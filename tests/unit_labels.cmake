@@ -1,5 +1,5 @@
 # One CTest entry per tag keeps the list readable and lets two cores share the work.
-foreach(tag accept base bundle catalog certificate codec comparison compressed_tensors content digest drift engine engines file_times float_codes gate ggml_best ggml_decode
+foreach(tag accept base build_record bundle catalog certificate codec comparison compressed_tensors content digest drift engine engines file_times float_codes gate ggml_best ggml_decode
             ggml_plain ggml_scalar gguf group_search health house imatrix importance json key lineage lock manifest metadata mix model npy
             output_set policy property quantize_step review safetensors scheme_write schemes selector statistics
             tensor terminal tree values written_digest wrong_file)
