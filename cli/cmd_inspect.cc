@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "cli/common.h"
+#include "cli/inspect_lineage.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "cli/tree.h"
@@ -24,6 +25,7 @@ struct Options {
   SelectOptions select;
   bool list = false, meta = false;
   std::string by, sort, get;
+  LineageOptions lineage;
 };
 
 // The file's name within its model.
@@ -556,6 +558,20 @@ ExitCode run_json(const Options& o, const Context& context) {
   return code;
 }
 
+ExitCode run_lineage(const Options& o, const Context& context) {
+  if (o.meta || !o.by.empty() || !o.get.empty() || flat(o))
+    throw Error(Fault::Usage, "--lineage does not go with options about tensors and metadata");
+  if (o.inputs.size() != 1)
+    throw Error(Fault::Usage, fmt::format("--lineage is of one model, not {}", o.inputs.size()));
+  return inspect_lineage(o.lineage, *open_one(o, o.inputs[0], context).model, context);
+}
+
+ExitCode run(const Options& o, const Context& context) {
+  if (o.lineage.lineage) return run_lineage(o, context);
+  if (!o.lineage.folders.empty()) throw Error(Fault::Usage, "--parents goes with --lineage");
+  return context.common->json ? run_json(o, context) : run_text(o, context);
+}
+
 Action bind(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("INPUT", options->inputs,
@@ -572,15 +588,14 @@ Action bind(CLI::App& app) {
   app.add_flag("--meta", options->meta, "all metadata: key, type, value");
   app.add_option("--get", options->get, "the raw value of one metadata key; exit 1 if it is absent")
       ->option_text("KEY");
+  add_lineage_options(app, options->lineage);
   add_open_options(app, options->open);
   app.footer(
       "examples:\n"
       "  wtool inspect model.safetensors\n"
       "  wtool inspect model/ -t 'layer:0-3' --sort size\n"
       "  wtool inspect model.gguf --get tokenizer.chat_template\n");
-  return [options](const Context& context) {
-    return context.common->json ? run_json(*options, context) : run_text(*options, context);
-  };
+  return [options](const Context& context) { return run(*options, context); };
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ there() { [ -s "$prefix/$1" ] || fail "$1 is missing or empty"; }
 
 there bin/wtool
 for page in "$source"/man/*.1; do there "share/man/man1/$(basename "$page")"; done
+there share/man/man7/wtool-lineage.7
 there share/man/man7/wtool-selectors.7
 for schema in "$source"/man/schema/*.json; do there "share/wtool/schema/$(basename "$schema")"; done
 there share/bash-completion/completions/wtool

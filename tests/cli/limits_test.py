@@ -159,6 +159,11 @@ class Limits(Command):
         pathlib.Path("i.dat").write_bytes(dat([("a" * 1025, 1, [1.0] * 32)]))
         self.told(*args, code=3, says="no .*imatrix|1,?024", documented="1,024 bytes")
 
+    def test_sources_of_a_model(self):
+        write_safetensors("l.safetensors", {"a.weight": ("F32", [1], floats([1.0]))},
+                          {"wtool.operation": "convert", "wtool.source.count": "10001"})
+        self.told("inspect", "--lineage", "l.safetensors", code=3, says="10,?001.* 10,?000", documented="10,000; 100,000")
+
     # --- What the user names
 
     def test_a_lock(self):

@@ -86,6 +86,7 @@ def run_all(t):
     t.run("wtool.inspect/1", "inspect", "--json", "m.safetensors", "model")
     t.run("wtool.inspect/1", "inspect", "--json", "--by", "dtype,layer,scheme,file", "m.safetensors")
     t.run("wtool.inspect/1", "inspect", "--json", "--get", "format", "m.safetensors")
+    t.run("wtool.lineage/1", "inspect", "--json", "--lineage", "m.safetensors", status=1)  # others: lineage_test.py
     t.run("wtool.inspect/1", "inspect", "--json", "--get", "nothing", "m.safetensors", status=1)
     t.run("wtool.error/1", "inspect", "--json", "broken.safetensors", status=3)
     t.run("wtool.error/1", "inspect", "--json", "absent.safetensors", status=4)
