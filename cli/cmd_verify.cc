@@ -5,30 +5,19 @@
 
 #include <fmt/format.h>
 
-#include "cli/common.h"
-#include "cli/content.h"
 #include "cli/json.h"
-#include "cli/signature.h"
 #include "cli/terminal.h"
+#include "cli/verify.h"
 #include "lib/base/text.h"
-#include "lib/trust/digest.h"
 
 namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kLongestList = std::uint64_t{256} << 20;
 constexpr std::string_view kBeside = "beside";  // --sha256 without a value
 
-struct Options {
-  std::vector<std::string> paths;
-  std::string sha256;  // "": not given
-  std::string check;
-  std::string content;
-  InputOptions open;  // --alone, --as
-  SignatureOptions signature;
-};
+using Options = VerifyOptions;
 
 // What one file is compared with, and how that went.
 struct Promise {
@@ -45,51 +34,23 @@ struct Promise {
 };
 using Answer = Promise::Answer;
 
-Error nothing_to_compare(const std::string& path, std::string why) {
-  return Error(Fault::Usage, "nothing to compare with: " + std::move(why)).in(path);
+std::string beside(const std::string& file, const std::string& name) {
+  return (fs::path(file).parent_path() / name).native();
 }
 
-std::string read_list(const std::string& path) {
-  const SourcePtr file = open_file(path);
-  if (file->size() > kLongestList)
-    throw Error(Fault::BadFile, fmt::format("{} bytes are too many for a list of digests; wtool "
-                                            "takes {}",
-                                            file->size(), kLongestList))
-        .in(path);
-  const Buffer bytes = read_all({file, 0, file->size()});
-  return std::string(as_text(bytes));
-}
-
-std::string beside(const std::string& list, const std::string& name) {
-  return (fs::path(list).parent_path() / name).native();  // an absolute name stays itself
-}
-
-std::vector<Promise> from_manifest(const std::string& path, const std::string& text) {
-  Manifest m;
-  try {
-    m = parse_manifest(text);
-  } catch (Error& e) {
-    throw e.in(path);
-  }
+std::vector<Promise> promises_of(DigestList&& list) {
   std::vector<Promise> out;
-  for (ManifestFile& f : m.files)
-    out.push_back({beside(path, f.name), f.name, path, f.digest, f.bytes});
-  for (ManifestTensor& t : m.tensors) out[t.file].tensors.push_back(std::move(t));
-  return out;
-}
-
-std::vector<Promise> read_promises(const std::string& path) {
-  const std::string text = read_list(path);
-  const auto first = text.find_first_not_of(" \t\r\n");
-  if (first != std::string::npos && text[first] == '{') return from_manifest(path, text);
-  std::vector<Promise> out;
-  for (const Checksum& c : parse_checksums(text, path)) {
+  for (const Checksum& c : list.checksums) {
     if (c.name.empty())
       throw Error(Fault::BadFile, "is a digest without a name")
-          .in(path)
+          .in(list.path)
           .hint("'--sha256' takes it for the file it stands beside");
-    out.push_back({beside(path, c.name), c.name, path, c.digest});
+    out.push_back({list.place(c.name), c.name, list.path, c.digest});
   }
+  if (!list.manifest) return out;
+  for (const ManifestFile& f : list.manifest->files)
+    out.push_back({list.place(f.name), f.name, list.path, f.digest, f.bytes});
+  for (ManifestTensor& t : list.manifest->tensors) out[t.file].tensors.push_back(std::move(t));
   return out;
 }
 
@@ -98,15 +59,10 @@ bool exists(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
-std::string normal(const std::string& path) {
-  std::error_code failed;
-  const fs::path real = fs::weakly_canonical(path, failed);
-  return failed ? path : real.native();
-}
 // The same name, or another way to the same file.
 bool same(const Promise& p, const std::string& path) {
   return fs::path(p.path).lexically_normal() == fs::path(path).lexically_normal() ||
-         normal(p.path) == normal(path);
+         real_path(p.path) == real_path(path);
 }
 
 // FILE.sha256: the digest alone, or a list with the file's name, from wherever it was made.
@@ -114,7 +70,7 @@ std::optional<Promise> from_sidecar(const std::string& path) {
   const std::string list = path + ".sha256";
   if (!exists(list)) return std::nullopt;
   const std::string base = fs::path(path).filename();
-  for (const Checksum& c : parse_checksums(read_list(list), list))
+  for (const Checksum& c : read_digest_list(list).checksums)
     if (c.name.empty() || fs::path(c.name).filename() == base)
       return Promise{path, path, list, c.digest};
   throw nothing_to_compare(path, fmt::format("{} does not list it", wtool::quoted(list)));
@@ -126,7 +82,7 @@ std::vector<Promise> find_beside(const std::string& path) {
   if (fs::is_directory(path, ignored)) {
     const std::string list = fs::path(path) / "SHA256SUMS";
     if (!exists(list)) throw nothing_to_compare(path, "there is no SHA256SUMS in it");
-    return read_promises(list);
+    return promises_of(read_digest_list(list));
   }
   if (auto one = from_sidecar(path)) return {std::move(*one)};
   const std::string list = beside(path, "SHA256SUMS");
@@ -135,7 +91,7 @@ std::vector<Promise> find_beside(const std::string& path) {
         path, fmt::format("neither {} nor {} is there", wtool::quoted(path + ".sha256"),
                           wtool::quoted(list)))
         .hint("give the digest itself: --sha256=HEX");
-  for (Promise& p : read_promises(list))
+  for (Promise& p : promises_of(read_digest_list(list)))
     if (same(p, path)) {
       p.path = p.name = path;
       return {std::move(p)};
@@ -156,8 +112,8 @@ std::vector<Promise> from_digest(const Options& options) {
   return {{options.paths[0], options.paths[0], "", *digest}};
 }
 
-std::vector<Promise> from_list(const Options& options) {
-  std::vector<Promise> all = read_promises(options.check);
+std::vector<Promise> from_list(const Options& options, DigestList&& list) {
+  std::vector<Promise> all = promises_of(std::move(list));
   if (options.paths.empty()) return all;
   std::vector<Promise> out;
   for (const std::string& path : options.paths) {
@@ -186,26 +142,17 @@ std::vector<Promise> find_beside_all(const Options& options, const Context& cont
 }
 
 std::vector<Promise> promises(const Options& options, const Context& context, ExitCode& code) {
-  if (!options.check.empty() && !options.sha256.empty())
-    throw Error(Fault::Usage, "either --sha256 or --check, not both");
-  std::vector<Promise> out;
-  if (!options.check.empty()) {
-    out = from_list(options);
-  } else if (options.paths.empty()) {
+  if (options.paths.empty())
     throw Error(Fault::Usage, "no file is named").hint("'wtool help verify' shows the options");
-  } else if (options.sha256.empty()) {
+  if (options.sha256.empty())
     throw nothing_to_compare(options.paths[0], "no digest is given")
         .hint(
             "--sha256=HEX, --sha256 for the digest beside the file, -c LIST, or --key for a "
             "signature");
-  } else if (options.sha256 != kBeside) {
-    out = from_digest(options);
-  } else {
-    out = find_beside_all(options, context, code);
-  }
+  if (options.sha256 != kBeside) return from_digest(options);
+  std::vector<Promise> out = find_beside_all(options, context, code);
   if (out.empty() && code == ExitCode::Ok)
-    throw nothing_to_compare(options.check.empty() ? options.paths[0] : options.check,
-                             "the list is empty");
+    throw nothing_to_compare(options.paths[0], "the list is empty");
   return out;
 }
 
@@ -276,18 +223,27 @@ void print(const Promise& p) {
   out(text);
 }
 
-void write_json(const Options& options, const std::vector<Promise>& all, ExitCode code) {
+// What is compared, and what came of it.
+struct Comparison {
+  std::vector<Promise> all;
+  const DigestList* list = nullptr;     // of --check
+  std::vector<std::string> extra = {};  // files that a signed manifest does not list
+  ExitCode code = ExitCode::Ok;
+};
+
+void write_json(const Options& options, const Comparison& c) {
   JsonWriter w(out);
   w.begin_object();
   w.member("schema", "wtool.verify/1");
-  w.member("ok", code == ExitCode::Ok);
+  w.member("ok", c.code == ExitCode::Ok);
   w.key("inputs");
   w.begin_array();
   for (const std::string& p : options.paths) w.value(p);
   w.end_array();
+  if (c.list) write_signature(w, *c.list);
   w.key("files");
   w.begin_array();
-  for (const Promise& p : all) {
+  for (const Promise& p : c.all) {
     w.begin_object();
     w.name_member("file", p.name);
     w.member("result", lower(word(p.answer)));
@@ -300,6 +256,16 @@ void write_json(const Options& options, const std::vector<Promise>& all, ExitCod
     w.end_object();
   }
   w.end_array();
+  if (!c.extra.empty()) {
+    w.key("extra");
+    w.begin_array();
+    for (const std::string& name : c.extra) {
+      w.begin_object();
+      w.name_member("file", name);
+      w.end_object();
+    }
+    w.end_array();
+  }
   w.end_object();
 }
 
@@ -343,74 +309,71 @@ ExitCode compare(std::vector<Promise>& all, const Context& context) {
   return code;
 }
 
+// A signed manifest of a folder is of all that lies in it.
+void find_extra(const Options& options, const Context& context, Comparison& c) {
+  if (!options.paths.empty()) {
+    if (!options.signature.ignore.empty() || options.signature.ignore_unsigned)
+      throw Error(Fault::Usage, "--ignore and --ignore-unsigned are about all files, not PATH");
+    return;
+  }
+  c.extra = unlisted_files(*c.list, options.signature);
+  if (!c.extra.empty()) c.code = worst(c.code, ExitCode::No);
+  if (context.common->json) return;
+  for (const std::string& name : c.extra)
+    out(fmt::format("{}: {} ({} does not list it)\n", printable(name), paint(Style::Red, "EXTRA"),
+                    printable(c.list->path)));
+}
+
+ExitCode run_list(const Options& options, const Context& context) {
+  DigestList list = read_digest_list(options.check, options.signature, context);
+  Comparison c;
+  c.list = &list;
+  if (list.usable()) {
+    find_extra(options, context, c);
+    c.all = from_list(options, std::move(list));
+    if (c.all.empty()) throw nothing_to_compare(options.check, "the list is empty");
+    c.code = worst(c.code, compare(c.all, context));
+  } else {
+    c.code = list.verdict->code;
+  }
+  if (context.common->json) write_json(options, c);
+  return c.code;
+}
+
 ExitCode run_signature(const Options& options, const Context& context) {
-  if (!options.check.empty() || !options.sha256.empty())
-    throw Error(Fault::Usage,
-                "either a signature or digests: --key and the like do not go with "
-                "--sha256 or --check");
   if (options.paths.size() != 1)
     throw Error(Fault::Usage,
                 fmt::format("a signature is of one model, not {}", options.paths.size()));
   return verify_signature(options.signature, options.paths[0], context);
 }
 
-ExitCode compare_content(const Options& options, const Context& context) {
-  if (!options.check.empty() || !options.sha256.empty())
-    throw Error(Fault::Usage, "--content stands alone: no --sha256, no --check");
-  const auto expected = parse_content(options.content);
-  if (!expected)
-    throw Error(Fault::Usage,
-                fmt::format("--content: {} is no content digest", wtool::quoted(options.content)))
-        .hint("content/1: and 64 hexadecimal digits, as 'wtool digest --content' prints them");
-  if (options.paths.size() != 1)
-    throw Error(Fault::Usage,
-                fmt::format("--content is for one model, not {}", options.paths.size()));
-  InputOptions input = options.open;
-  input.path = options.paths[0];
-  const ModelContent found = content_of(input, context);
-  const bool ok = found.content == *expected;
-  if (context.common->json) {
-    JsonWriter w(out);
-    w.begin_object();
-    w.member("schema", "wtool.verify/1");
-    w.member("ok", ok);
-    w.key("inputs");
-    w.begin_array();
-    w.value(found.path);
-    w.end_array();
-    w.key("content");
-    w.begin_object();
-    w.member("expected", content_text(*expected));
-    w.member("found", content_text(found.content));
-    w.member("tensors", found.tensors);
-    w.end_object();
-    w.key("files");
-    w.begin_array();
-    w.end_array();
-    w.end_object();
-  } else if (ok) {
-    out(fmt::format("{}: OK ({} tensors)\n", printable(found.path), found.tensors));
-  } else {
-    out(fmt::format("{}: FAILED: expected {}{}, found {}{}\n", printable(found.path),
-                    kContentPrefix, expected->hex(), kContentPrefix, found.content.hex()));
-  }
-  return ok ? ExitCode::Ok : ExitCode::No;
-}
-
 // A model with a signature and nothing said: it can tell what it wants to be verified with.
 bool is_signed(const Options& options) {
-  return options.paths.size() == 1 && options.check.empty() && options.sha256.empty() &&
-         options.content.empty() && exists(default_signature(options.paths[0]));
+  return options.paths.size() == 1 && options.sha256.empty() &&
+         exists(default_signature(options.paths[0]));
 }
 
 ExitCode run(const Options& options, const Context& context) {
+  const bool of_model = !options.tensors.empty() || !options.content.empty();
+  if (!of_model && (options.open.alone || !options.open.void_as.empty()))
+    throw Error(Fault::Usage, "--alone and --as go with --content and --tensors");
+  if (!options.check.empty() && !options.sha256.empty())
+    throw Error(Fault::Usage, "either --sha256 or --check, not both");
+  if (is_given(options.signature) && !options.sha256.empty())
+    throw Error(Fault::Usage,
+                "either a signature or a digest: --key and the like do not go with "
+                "--sha256");
+  if (!options.content.empty() && !options.tensors.empty())
+    throw Error(Fault::Usage, "either --content or --tensors, not both");
+  if (!options.content.empty()) return verify_content(options, context);
+  if (!options.tensors.empty()) return verify_tensors(options, context);
+  if (!options.check.empty()) return run_list(options, context);
   if (is_given(options.signature) || is_signed(options)) return run_signature(options, context);
-  if (!options.content.empty()) return compare_content(options, context);
-  ExitCode code = ExitCode::Ok;
-  std::vector<Promise> all = promises(options, context, code);
-  code = worst(code, compare(all, context));
-  if (context.common->json) write_json(options, all, code);
-  return code;
+  Comparison c;
+  c.all = promises(options, context, c.code);
+  c.code = worst(c.code, compare(c.all, context));
+  if (context.common->json) write_json(options, c);
+  return c.code;
 }
 
 Action bind(CLI::App& app) {
@@ -421,8 +384,16 @@ Action bind(CLI::App& app) {
                "compare with =HEX; without it, with PATH.sha256 or SHA256SUMS beside it")
       ->option_text("[=HEX]");
   app.add_option("-c,--check", options->check,
-                 "a list: sha256sum's, or a manifest of 'wtool digest --per-tensor'")
+                 "a list: sha256sum's, or a manifest of 'wtool digest --per-tensor'; with --key "
+                 "and the like, a signed one")
       ->option_text("LIST");
+  // Exactly one value each time: a repeatable option must not swallow PATH.
+  app.add_option("-t,--tensors", options->tensors,
+                 "with -c MANIFEST: only these tensors, and nothing else is read; repeatable")
+      ->option_text("PATTERN")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--content", options->content,
                  "the model's tensors, in whatever container: 'wtool digest --content'")
       ->option_text("ROOT");

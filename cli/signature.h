@@ -4,8 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "cli/command.h"
-#include "lib/trust/bundle.h"
+#include "cli/signature_verdict.h"
 
 namespace wtool {
 
@@ -31,6 +30,10 @@ void add_signature_options(CLI::App& app, SignatureOptions& options);
 bool is_given(const SignatureOptions& options) noexcept;
 ExitCode verify_signature(const SignatureOptions& options, const std::string& model,
                           const Context& context);
+// The verdict on the signature of one file that has been read already: on these bytes, whatever
+// the file holds by now. Prints nothing.
+SignatureVerdict signature_of(const SignatureOptions& options, const std::string& path,
+                              const SourcePtr& content, const Context& context);
 
 ExitCode show_bundle(const std::string& path, const Context& context);
 

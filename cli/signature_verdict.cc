@@ -58,16 +58,7 @@ void SignatureVerdict::print() const {
                     message));
 }
 
-void SignatureVerdict::write_json() const {
-  JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.verify-signature/1");
-  w.member("ok", code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  w.value(model);
-  w.end_array();
-  w.member("signature", signature);
+void SignatureVerdict::write_members(JsonWriter& w) const {
   w.member("reason", reason.empty() ? "ok" : reason);
   w.member("message", message);
   w.key("signer");
@@ -79,6 +70,19 @@ void SignatureVerdict::write_json() const {
   w.begin_array();
   for (const std::string& text : warnings) w.value(text);
   w.end_array();
+}
+
+void SignatureVerdict::write_json() const {
+  JsonWriter w(out);
+  w.begin_object();
+  w.member("schema", "wtool.verify-signature/1");
+  w.member("ok", code == ExitCode::Ok);
+  w.key("inputs");
+  w.begin_array();
+  w.value(model);
+  w.end_array();
+  w.member("signature", signature);
+  write_members(w);
   w.member("signed_files", std::uint64_t{signed_files});
   w.key("files");
   w.begin_array();

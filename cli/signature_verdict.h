@@ -10,6 +10,8 @@
 
 namespace wtool {
 
+class JsonWriter;
+
 // What became of one file.
 struct FileVerdict {
   enum class Answer : std::uint8_t { Ok, Changed, Missing, Extra, Unread, Error };
@@ -38,6 +40,7 @@ struct SignatureVerdict {
   std::size_t count(FileVerdict::Answer answer) const;
   void print() const;
   void write_json() const;
+  void write_members(JsonWriter& w) const;  // the reason, the signer and the warnings
 };
 
 }  // namespace wtool

@@ -52,12 +52,17 @@ bool signed_by(const PublicKey& key, const Bundle& b) {
 
 class SignatureCheck {
  public:
-  SignatureCheck(const SignatureOptions& options, std::string model, const Context& context)
-      : options_(options), model_(std::move(model)), context_(context) {
+  // Of a file whose bytes are in hand, `content` is these.
+  SignatureCheck(const SignatureOptions& options, std::string model, const Context& context,
+                 SourcePtr content = {})
+      : options_(options),
+        model_(std::move(model)),
+        context_(context),
+        content_(std::move(content)) {
     path_ = options.signature.empty() ? default_signature(model_) : options.signature;
   }
 
-  ExitCode run() {
+  SignatureVerdict run() && {
     check_options();
     bundle_ = read_bundle(path_);
     verdict_.model = model_;
@@ -68,12 +73,7 @@ class SignatureCheck {
       verdict_.fail("keyless",
                     "unverified: keyless: the files are those in the bundle, but who "
                     "signed it was not verified");
-    for (const std::string& w : verdict_.warnings) warn(w);
-    if (context_.common->json)
-      verdict_.write_json();
-    else
-      verdict_.print();
-    return verdict_.code;
+    return std::move(verdict_);
   }
 
  private:
@@ -210,7 +210,7 @@ class SignatureCheck {
     group();
     warn_of_ignored();
     std::error_code ignored;
-    if (fs::is_directory(model_, ignored))
+    if (!content_ && fs::is_directory(model_, ignored))
       match_folder();
     else
       match_file();
@@ -265,7 +265,8 @@ class SignatureCheck {
       return;
     }
     std::error_code failed;
-    ModelFile found{own, ModelFile::Kind::File, fs::file_size(model_, failed)};
+    ModelFile found{own, ModelFile::Kind::File,
+                    content_ ? content_->size() : fs::file_size(model_, failed)};
     if (failed) found.kind = ModelFile::Kind::Other;
     match(files_[0], found, model_);
   }
@@ -388,7 +389,7 @@ class SignatureCheck {
     std::vector<SourcePtr> open(parts.size());
     job.extent = [&](std::size_t i) -> Extent {
       const auto& [file, resource] = parts[i];
-      open[i] = open_file(file->path);
+      open[i] = content_ ? content_ : open_file(file->path);
       if (open[i]->size() != file->bytes)
         throw Error(Fault::Io, "changed while reading").in(file->path);
       if (!resource->end) return {open[i], 0, file->bytes};
@@ -454,6 +455,7 @@ class SignatureCheck {
   const SignatureOptions& options_;
   const std::string model_;
   const Context& context_;
+  const SourcePtr content_;
   std::string path_;
   Bundle bundle_;
   Statement statement_;
@@ -465,7 +467,18 @@ class SignatureCheck {
 
 ExitCode verify_signature(const SignatureOptions& options, const std::string& model,
                           const Context& context) {
-  return SignatureCheck(options, model, context).run();
+  const SignatureVerdict verdict = SignatureCheck(options, model, context).run();
+  for (const std::string& w : verdict.warnings) warn(w);
+  if (context.common->json)
+    verdict.write_json();
+  else
+    verdict.print();
+  return verdict.code;
+}
+
+SignatureVerdict signature_of(const SignatureOptions& options, const std::string& path,
+                              const SourcePtr& content, const Context& context) {
+  return SignatureCheck(options, path, context, content).run();
 }
 
 }  // namespace wtool

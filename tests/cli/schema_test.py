@@ -185,6 +185,15 @@ def signatures(t):
     t.run("wtool.verify-signature/1", "verify", "--json", "nan.safetensors", "--key", "me.pub.pem",
           "--signature", "m.safetensors.sig", "--keep-going", status=1)
     t.run("wtool.error/1", "verify", "--json", "nan.safetensors", "--key", "me.pub.pem", status=4)
+    manifest = ["--json", "-c", "list.json", "--key"]
+    subprocess.run([t.wtool, "digest", "--per-tensor", "model", "-o", "list.json"], cwd=t.folder, check=True)
+    t.run("wtool.sign/1", "sign", "--json", "list.json", "--key", "me.pem")
+    t.run("wtool.verify/1", "verify", *manifest, "me.pub.pem")
+    t.run("wtool.verify/1", "verify", *manifest, "you.pub.pem", status=1)
+    t.run("wtool.verify/1", "verify", "model", "-t", "*", *manifest, "me.pub.pem")
+    t.run("wtool.verify/1", "verify", "m.safetensors", "-t", "*", *manifest, "me.pub.pem", status=1)
+    (t.folder / "model/extra").touch()
+    t.run("wtool.verify/1", "verify", *manifest, "me.pub.pem", status=1)
 
 
 def main():

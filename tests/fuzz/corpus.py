@@ -218,6 +218,17 @@ def lock(wtool):
     yield b'{"schema":"wtool.lock/1","tensors":[]}'
 
 
+def manifest(wtool):
+    """Of every sound GGUF file, and the same as before there were models."""
+    for path in sorted((ROOT / "testdata" / "gguf").glob("*.gguf")) if wtool else ():
+        done = subprocess.run([wtool, "digest", "--per-tensor", path], capture_output=True)
+        if done.returncode == 0 and len(done.stdout) < 4096:
+            yield done.stdout
+            document = json.loads(done.stdout)
+            del document["models"]
+            yield json.dumps(document).encode()
+
+
 def bundle(wtool):
     for path in sorted((ROOT / "testdata" / "oms").glob("**/*")):
         if path.suffix not in (".sig", ".json") or path.name == "cases.json" or "schema" in path.name:
@@ -238,7 +249,7 @@ def cli(wtool):
 
 
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "rules": rules, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "manifest": manifest, "rules": rules, "cli": cli}
 
 
 def seed(target, folder, wtool=None):

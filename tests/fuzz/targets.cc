@@ -7,13 +7,13 @@
 
 namespace wtool::fuzz {
 
-extern const Target kBundle, kCli, kGate, kGguf, kImatrix, kIndex, kJson, kLock, kMetadata, kNpy,
-    kRules, kSafetensors, kSchemes, kSelector, kSlice;
+extern const Target kBundle, kCli, kGate, kGguf, kImatrix, kIndex, kJson, kLock, kManifest,
+    kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice;
 
 std::span<const Target* const> all_targets() noexcept {
-  static constexpr std::array<const Target*, 15> kTargets{
-      &kSafetensors, &kGguf, &kNpy,   &kImatrix, &kIndex, &kSchemes, &kJson,  &kMetadata,
-      &kSelector,    &kGate, &kSlice, &kLock,    &kRules, &kCli,     &kBundle};
+  static constexpr std::array<const Target*, 16> kTargets{
+      &kSafetensors, &kGguf, &kNpy,   &kImatrix, &kIndex, &kSchemes, &kJson,   &kMetadata,
+      &kSelector,    &kGate, &kSlice, &kLock,    &kRules, &kCli,     &kBundle, &kManifest};
   return kTargets;
 }
 
