@@ -13,6 +13,7 @@
 #include "cli/terminal.h"
 #include "cli/tree.h"
 #include "lib/base/text.h"
+#include "lib/model/lineage.h"
 #include "lib/model/selector.h"
 #include "lib/numeric/importance.h"
 
@@ -231,16 +232,17 @@ std::string meta_text(const MetaValue& value) {
 // A line or a few of what tells most; --meta has all.
 void print_meta_summary(const Model& model) {
   const Metadata& meta = model.catalog.meta;
-  if (meta.empty()) return;
   constexpr std::size_t kMost = 12, kLongest = 40;
   std::vector<std::string> pieces;
+  std::size_t all = 0;
   for (const MetaEntry& e : meta) {
-    if (pieces.size() == kMost) break;
+    if (is_lineage_key(e.key) || ++all > kMost) continue;
     pieces.push_back(fmt::format("{}={}", cut_middle(printable(e.key), kLongest),
                                  cut_end(meta_text(e.value), kLongest)));
   }
+  if (pieces.empty()) return;
   pieces.front() = "meta    " + pieces.front();
-  if (meta.size() > kMost) pieces.push_back(fmt::format("… {} more (--meta)", meta.size() - kMost));
+  if (all > kMost) pieces.push_back(fmt::format("… {} more (--meta)", all - kMost));
   print_pieces(pieces, 8, "  ");
 }
 
@@ -273,6 +275,8 @@ void print_head(const Model& model) {
       fmt::format("{} tensor{}", model.tensors.size(), model.tensors.size() == 1 ? "" : "s"));
   print_pieces(pieces, 8, "   ");
   print_meta_summary(model);
+  if (const std::string made = lineage_line(model.catalog.meta); !made.empty())
+    out("made    " + made + "\n");
   print_importance(model);
   std::vector<std::string> side;
   for (const SideFile& s : model.side) side.push_back(printable(s.name));

@@ -170,6 +170,24 @@ void write_json(const std::optional<LineageWalk>& walk, const Model& model) {
 
 }  // namespace
 
+std::string lineage_line(const Metadata& meta) {
+  constexpr std::size_t kLongest = 40, kDigits = 12;
+  std::optional<Lineage> found;
+  try {
+    found = lineage_of(meta);
+  } catch (const Error& e) {
+    return "from what its metadata does not say soundly: " + printable(e.what());
+  }
+  if (!found) return {};
+  std::string text = "by " + cut_end(made_by(*found), kLongest);
+  if (found->sources.empty()) return text;
+  const Lineage::Source& first = found->sources[0];
+  text += fmt::format(" from {} ({}…)", cut_middle(printable(first.name), kLongest),
+                      first.sha256.substr(0, kDigits));
+  if (found->sources.size() > 1) text += fmt::format(" and {} more", found->sources.size() - 1);
+  return text + "; --lineage follows it";
+}
+
 void add_lineage_options(CLI::App& app, LineageOptions& options) {
   app.add_flag("--lineage", options.lineage,
                "what it was made from, and whether what is here of that is the same");

@@ -80,8 +80,8 @@ std::vector<Lineage::Source> sources_of(const Model& model, std::span<const Sha2
 
 void add_record_options(CLI::App& app, RecordOptions& o) {
   app.add_flag("--lineage", o.lineage,
-               "record the inputs' digests in the output, where only its form is new too");
-  app.add_flag("--no-lineage", o.no_lineage, "do not record them: the same bytes as without wtool");
+               "record what it was made from, where only its form is new too");
+  app.add_flag("--no-lineage", o.no_lineage, "record nothing of it");
   app.add_option("--sign", o.key, "sign the output, beside the work, with this private key")
       ->option_text("KEY");
   add_passphrase_options(app, o.passphrase);

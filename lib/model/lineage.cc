@@ -13,10 +13,6 @@ constexpr std::string_view kVersion = "wtool.version", kOperation = "wtool.opera
                            kRecipe = "wtool.recipe", kCount = "wtool.source.count",
                            kSource = "wtool.source.";
 
-bool is_lineage(std::string_view key) noexcept {
-  return key == kVersion || key == kOperation || key == kRecipe || key.starts_with(kSource);
-}
-
 std::string key_of(std::size_t source, std::string_view what) {
   return fmt::format("{}{}.{}", kSource, source, what);
 }
@@ -40,6 +36,10 @@ std::string digest(const Metadata& meta, const std::string& key) {
 }
 
 }  // namespace
+
+bool is_lineage_key(std::string_view key) noexcept {
+  return key == kVersion || key == kOperation || key == kRecipe || key.starts_with(kSource);
+}
 
 void set_lineage(Metadata& meta, const Lineage& lineage, bool typed) {
   erase_lineage(meta);
@@ -69,13 +69,13 @@ void fill_lineage(Metadata& meta, const Lineage& lineage) {
 bool erase_lineage(Metadata& meta) {
   std::vector<std::string> keys;
   for (const MetaEntry& e : meta)
-    if (is_lineage(e.key)) keys.push_back(e.key);
+    if (is_lineage_key(e.key)) keys.push_back(e.key);
   for (const std::string& key : keys) meta.erase(key);
   return !keys.empty();
 }
 
 std::optional<Lineage> lineage_of(const Metadata& meta) {
-  if (std::ranges::none_of(meta, [](const MetaEntry& e) { return is_lineage(e.key); }))
+  if (std::ranges::none_of(meta, [](const MetaEntry& e) { return is_lineage_key(e.key); }))
     return std::nullopt;
   Lineage out;
   out.version = meta.text(kVersion);

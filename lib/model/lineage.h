@@ -30,6 +30,7 @@ struct Lineage {
 
 inline constexpr std::uint64_t kMostSources = 10'000;
 
+bool is_lineage_key(std::string_view key) noexcept;
 // Replaces what is there. In safetensors, whose metadata is text, numbers become text.
 void set_lineage(Metadata& meta, const Lineage& lineage, bool typed);
 // The sources' digests into keys that set_lineage() has written with others; the rest stays.

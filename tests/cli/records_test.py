@@ -47,7 +47,8 @@ def noise(n, seed):
 
 class Records(Command):
     def wtool(self, *args, code=0, **options):
-        done = subprocess.run([WTOOL, *args], capture_output=True, stdin=subprocess.DEVNULL, **options)
+        done = subprocess.run([WTOOL, *args], capture_output=True, stdin=subprocess.DEVNULL,
+                              env={**os.environ, "LC_ALL": "C.UTF-8"}, **options)
         self.assertEqual(done.returncode, code, f"{args}: {done.stdout[:2000]}{done.stderr.decode()}")
         return done
 
@@ -133,6 +134,16 @@ class Records(Command):
         self.assertEqual((meta["wtool.source.count"], meta["wtool.source.0.name"]), ("1", "b.safetensors"))
         self.assertEqual(meta["wtool.source.0.sha256"], digest("b.safetensors"))
         self.assertNotIn("wtool.source.1.name", meta)
+
+    def test_inspect_says_it_in_a_line(self):
+        self.model()
+        self.wtool("quantize", "--int8", "m.safetensors", "-o", "q.safetensors")
+        text = self.wtool("inspect", "q.safetensors").stdout.decode()
+        self.assertRegex(text, r"(?m)^made    by quantize, wtool \S+ from m\.safetensors \(%s…\); --lineage" % digest("m.safetensors")[:12])
+        self.assertNotIn("wtool.source", text)
+        self.assertIn("wtool.source.0.sha256", self.wtool("inspect", "--meta", "q.safetensors").stdout.decode())
+        self.wtool("convert", "q.safetensors", "--set", "wtool.source.0.sha256=x", "-o", "bad.safetensors")
+        self.assertIn("does not say soundly", self.wtool("inspect", "bad.safetensors").stdout.decode())
 
     def test_files_named_by_options_are_recorded_by_digest(self):
         self.model()
