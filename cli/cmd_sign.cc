@@ -159,13 +159,17 @@ std::string sealed(SignJob& job, const Signer& signer) {
 }
 
 // The signature's place. It is made before anything is read: --reuse will go by its time.
-std::unique_ptr<OutputSet> open_output(const Options& options, const SignJob& job) {
+std::unique_ptr<OutputSet> open_output(const Options& options, const SignJob& job) try {
   if (options.dry_run) return nullptr;
   const auto kind = job.output == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File;
   auto output = std::make_unique<OutputSet>(
       job.output, kind, options.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
   output->create(job.output, std::nullopt);
   return output;
+} catch (Error& e) {
+  if (e.fault() == Fault::Io && e.hint().empty() && options.output.empty())
+    e.hint("-o OUTPUT puts the signature elsewhere");
+  throw;
 }
 
 ExitCode sign(const Options& options, const Context& context) {

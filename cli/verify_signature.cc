@@ -106,7 +106,7 @@ class SignatureCheck {
     verdict_.facts = {{"key", hint}, {"curve", std::string(name_of(key.curve()))}};
     if (bundle_.kind != Bundle::Kind::Key)
       return verdict_.fail("wrong-key", "signed with a certificate, not with a bare key: --ca");
-    if (!bundle_.hint.empty() && bundle_.hint != hint)
+    if (!bundle_.hint.empty() && !key.has_hint(bundle_.hint))
       return verdict_.fail("wrong-key", fmt::format("signed with another key: {}, not {}",
                                                     printable(bundle_.hint), hint));
     if (!signed_by(key, bundle_))

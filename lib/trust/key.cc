@@ -10,6 +10,7 @@
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
 #include <openssl/rand.h>
@@ -19,6 +20,7 @@
 #include "lib/trust/digest.h"
 #include "lib/trust/openssl.h"
 #include "lib/trust/openssl_memory.h"
+#include "lib/trust/spki.h"
 
 namespace wtool {
 namespace {
@@ -94,6 +96,28 @@ Curve curve_of(EVP_PKEY* key, std::string_view where) {
 
 std::shared_ptr<EVP_PKEY> shared(EVP_PKEY* key) {
   return {key, [](EVP_PKEY* k) { EVP_PKEY_free(k); }};
+}
+
+std::shared_ptr<EVP_PKEY> from_point(const SpkiPoint& from) {
+  const KeyContext context(EVP_PKEY_CTX_new_from_name(nullptr, "EC", nullptr));
+  if (!context || EVP_PKEY_fromdata_init(context.get()) != 1) return nullptr;
+  std::string group = row_of(from.curve).group;
+  Buffer point = from.point;
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, group.data(), 0),
+      OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()),
+      OSSL_PARAM_construct_end()};
+  EVP_PKEY* key = nullptr;
+  if (EVP_PKEY_fromdata(context.get(), &key, EVP_PKEY_PUBLIC_KEY, parameters) != 1) return nullptr;
+  return shared(key);
+}
+
+std::shared_ptr<EVP_PKEY> read_public(std::string_view pem) {
+  if (const auto point = point_of_pem(pem))
+    if (auto key = from_point(*point)) return key;
+  ERR_clear_error();
+  const Bio bio = reader(pem);
+  return shared(PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr));
 }
 
 // OpenSSL is C: what the asker throws waits here until OpenSSL has returned.
@@ -190,8 +214,7 @@ PublicKey PublicKey::from_pem(std::string_view pem, std::string_view where) {
     throw error.in(where);
   }
   ERR_clear_error();
-  const Bio bio = reader(pem);
-  const auto key = shared(PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr));
+  const auto key = read_public(pem);
   if (!key)
     throw Error(Fault::BadFile, fmt::format("its public key cannot be read: {}", openssl_reason()))
         .in(where);
@@ -204,16 +227,28 @@ PublicKey PublicKey::from_pem(std::string_view pem, std::string_view where) {
   return out;
 }
 
+// Not compressed, whatever form it was read in.
+Buffer PublicKey::point() const {
+  unsigned char* data = nullptr;
+  const std::size_t size = EVP_PKEY_get1_encoded_public_key(key_.get(), &data);
+  if (size == 0) throw cannot("write a public key");
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  Buffer out(bytes, bytes + size);
+  OPENSSL_free(data);
+  return out;
+}
+
 std::string PublicKey::pem() const {
-  const Bio bio(BIO_new(BIO_s_mem()));
-  if (!bio || PEM_write_bio_PUBKEY(bio.get(), key_.get()) != 1) throw cannot("write a public key");
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return {data, static_cast<std::size_t>(size)};
+  return pem_of_spki(spki_of(curve_, point()));
 }
 
 std::string PublicKey::hint() const {
   return sha256(as_bytes(pem())).hex();
+}
+
+bool PublicKey::has_hint(std::string_view hint) const {
+  if (hint == this->hint()) return true;
+  return hint == sha256(as_bytes(pem_of_spki(spki_of(curve_, compressed(point()))))).hex();
 }
 
 bool PublicKey::verifies(Bytes message, Bytes signature, Digest digest) const {

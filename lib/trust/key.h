@@ -29,8 +29,9 @@ class PublicKey {
   static PublicKey from_native(std::shared_ptr<evp_pkey_st> key, std::string_view where);
 
   Curve curve() const noexcept { return curve_; }
-  std::string pem() const;   // SubjectPublicKeyInfo
+  std::string pem() const;  // SubjectPublicKeyInfo, its point not compressed: one text for each key
   std::string hint() const;  // the standard's key hint: SHA-256 of pem(), in lower-case hexadecimal
+  bool has_hint(std::string_view hint) const;  // also that of its compressed form
 
   enum class Digest : std::uint8_t { OfCurve, Sha256 };  // the second: for signatures of v0.2
   // `signature` is an ECDSA-Sig-Value in DER. False for whatever is wrong with it.
@@ -39,6 +40,7 @@ class PublicKey {
  private:
   friend class PrivateKey;
   PublicKey() = default;
+  Buffer point() const;
   std::shared_ptr<evp_pkey_st> key_;
   Curve curve_ = Curve::P256;
 };

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/trust/digest.h"
+#include "lib/trust/spki.h"
 #include "tests/catch.h"
 
 namespace wtool {
@@ -57,6 +59,41 @@ TEST_CASE("key: hints are those of the Python reference", "[key]") {
   const PublicKey key = PublicKey::from_pem(sample, "sample");
   CHECK(key.hint() == "e8450dec4eb99dae995da9af1bc2cc9f76ed669ee2e744f57abba763df3e3f8e");
   CHECK(key.curve() == Curve::P384);
+}
+
+TEST_CASE("key: a public key's text is OpenSSL's, and the same in either form", "[key]") {
+  for (const char* name : {"p256", "p384", "p521"}) {
+    INFO(name);
+    const std::string text = slurp(kKeys / (name + std::string(".pub.pem")));
+    const PublicKey key = PublicKey::from_pem(text, name);
+    CHECK(key.pem() == text);
+    const auto point = point_of_pem(text);  // so this one was read by ourselves
+    REQUIRE(point);
+    CHECK(point->curve == key.curve());
+    const std::string small = pem_of_spki(spki_of(point->curve, compressed(point->point)));
+    const PublicKey same = PublicKey::from_pem(small, name);
+    CHECK(same.pem() == text);
+    CHECK(same.hint() == key.hint());
+    CHECK(key.has_hint(key.hint()));
+    CHECK(key.has_hint(sha256(as_bytes(small)).hex()));
+    CHECK(!key.has_hint(sha256(as_bytes("x")).hex()));
+    // Other line ends are for OpenSSL.
+    std::string lines;
+    for (const char c : text) lines += c == '\n' ? "\r\n" : std::string(1, c);
+    CHECK(!point_of_pem(lines));
+    CHECK(PublicKey::from_pem(lines, name).pem() == text);
+    // No point of the curve, in either form.
+    Buffer wrong = point->point;
+    wrong.back() ^= std::byte{1};
+    CHECK_THROWS_AS(PublicKey::from_pem(pem_of_spki(spki_of(point->curve, wrong)), name), Error);
+  }
+  // From 'openssl ec -pubout -conv_form compressed' of p256.pem.
+  const std::string theirs = R"(-----BEGIN PUBLIC KEY-----
+MDkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDIgADeT1RpeUwVVEEztFsgcD3e7t6bflo
+J4x7j1/0EijqwII=
+-----END PUBLIC KEY-----
+)";
+  CHECK(PublicKey::from_pem(theirs, "compressed").hint() == public_key("p256.pub.pem").hint());
 }
 
 TEST_CASE("key: what is signed verifies, and nothing else does", "[key]") {
