@@ -20,6 +20,7 @@ namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
+const fs::path kKeys = fs::path(WTOOL_SOURCE_DIR) / "testdata/oms/generated/keys";
 
 // Standard output and error lead nowhere while in scope.
 class Silence {
@@ -74,16 +75,35 @@ struct Signed {
   fs::path model = temp.path / "model", signature = temp.path / "model.sig";
   std::vector<std::string> files{".hidden", "a.bin", "b.bin", "sub/c.json", "sub/deep/dd"};
 
+  std::vector<std::string> trust{"--key", temp / "me.pub.pem"};
+
   explicit Signed(const std::vector<std::string>& how = {}) {
+    REQUIRE(wtool({"sign", "--new-key", temp / "me"}) == 0);
+    sign(how);
+  }
+  // As the holder of a certificate, to whoever trusts another.
+  Signed(const std::vector<std::string>& chain, const std::string& root)
+      : trust{"--ca", kKeys / root} {
+    fs::copy(kKeys / "p256.pem", temp / "me.pem");
+    fs::permissions(temp / "me.pem", fs::perms::owner_read | fs::perms::owner_write);
+    std::vector<std::string> how{"--cert", kKeys / chain.at(0)};
+    for (std::size_t i = 1; i < chain.size(); ++i) {
+      how.emplace_back("--chain");
+      how.push_back(kKeys / chain[i]);
+    }
+    sign(how);
+  }
+  void sign(const std::vector<std::string>& how) const {
     fs::create_directories(model / "sub/deep");
     for (const std::string& f : files) write(model / f, "the content of " + f);
-    REQUIRE(wtool({"sign", "--new-key", temp / "me"}) == 0);
     std::vector<std::string> words{"sign", model, "--key", temp / "me.pem", "-o", signature};
     words.insert(words.end(), how.begin(), how.end());
     REQUIRE(wtool(words) == 0);
   }
   int verify() const {
-    return wtool({"verify", model, "--signature", signature, "--key", temp / "me.pub.pem", "-j1"});
+    std::vector<std::string> words{"verify", model, "--signature", signature, "-j1"};
+    words.insert(words.end(), trust.begin(), trust.end());
+    return wtool(words);
   }
   // Exit 1 or 3, and 0 again once it is undone.
   void expect_no(const std::string& what, const std::function<void()>& act,
@@ -202,6 +222,15 @@ TEST_CASE("accept: no byte of a signature can change", "[accept]") {
   const Signed s;
   REQUIRE(s.verify() == 0);
   s.flip_all(s.signature, "model.sig");
+}
+
+TEST_CASE("accept: no byte of the certificates in a signature can change", "[accept]") {
+  const Signed chained({"leaf.crt.pem", "int.crt.pem"}, "root.crt.pem");
+  REQUIRE(chained.verify() == 0);
+  chained.flip_all(chained.signature, "signed with a chain");
+  const Signed alone({"self.crt.pem"}, "self.crt.pem");
+  REQUIRE(alone.verify() == 0);
+  alone.flip_all(alone.signature, "signed with a certificate of its own");
 }
 
 TEST_CASE("accept: no file can be removed, renamed, swapped or of another kind", "[accept]") {
