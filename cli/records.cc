@@ -5,6 +5,7 @@
 #include <map>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "cli/content.h"
 #include "cli/recipe.h"
@@ -42,6 +43,23 @@ bool has_place(const Job& job) {
 std::string name_in(const Model& model, const std::string& path) {
   const std::string prefix = model.path.ends_with('/') ? model.path : model.path + "/";
   return model.is_folder && path.starts_with(prefix) ? path.substr(prefix.size()) : own_name(path);
+}
+
+std::string text_in(const nlohmann::ordered_json& object, const char* key) {
+  if (!object.is_object()) return {};
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+// As the folder's config.json has it; "" if that cannot be told.
+std::string model_type(const Model& model) {
+  const SideFile* config = model.side_file("config.json");
+  if (!config) return {};
+  try {
+    return text_in(read_config(*config), "model_type");
+  } catch (const Error&) {
+    return {};
+  }
 }
 
 // The model's files, sorted by name.
@@ -91,9 +109,8 @@ void add_record_options(CLI::App& app, RecordOptions& o) {
   o.recipe = [&app](std::string_view format) { return recipe_of(app, format); };
 }
 
-Records::Records(const RecordOptions& options, Job& job, std::string_view verb,
-                 const Context& context)
-    : options_(options), job_(job), verb_(verb), context_(context) {
+Records::Records(const RecordOptions& options, Job& job, const Finish& how, const Context& context)
+    : options_(options), job_(job), how_(how), context_(context) {
   if (options.lineage && options.no_lineage)
     throw Error(Fault::Usage, "either --lineage or --no-lineage, not both");
   if (options.lineage && !has_place(job))
@@ -118,7 +135,7 @@ Records::Records(const RecordOptions& options, Job& job, std::string_view verb,
   if (options.bom) add("bom", ".cdx.json");
   if (!wants_lineage()) return;
   lineage_ = {.version = std::string(version_number()),
-              .operation = verb_,
+              .operation = std::string(how_.verb),
               .recipe = options.recipe(job.to.format->name),
               .sources = sources_of(*job.model)};
   set_lineage(job.meta, *lineage_, job.to.format->name != "safetensors");
@@ -231,7 +248,7 @@ std::string Records::manifest(const WrittenDigests::Result& found) const {
 
 BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   BuildRecord r;
-  r.operation = verb_;
+  r.operation = how_.verb;
   r.version = version_number();
   r.commit = revision();
   r.openssl = openssl_version();
@@ -250,6 +267,9 @@ BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   if (r.folder) r.oms_root = root_of(signed_files.resources).hex();
   r.format = job_.to.format->name;
   r.architecture = job_.meta.text("general.architecture");
+  if (r.architecture.empty()) r.architecture = model_type(*job_.model);
+  r.scheme =
+      text_in(nlohmann::ordered_json::parse(how_.quantization, nullptr, false), "quant_method");
   r.license = job_.meta.text("general.license");
   r.model_name = job_.meta.text("general.name");
   std::map<std::string, std::uint64_t> dtypes;

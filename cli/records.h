@@ -20,7 +20,7 @@ namespace wtool {
 class Records {
  public:
   // Looks at the options; puts the lineage into job.meta, without the digests. Throws Usage.
-  Records(const RecordOptions& options, Job& job, std::string_view verb, const Context& context);
+  Records(const RecordOptions& options, Job& job, const Finish& how, const Context& context);
 
   std::vector<std::string> beside() const;  // paths of what will lie beside the output
 
@@ -49,7 +49,7 @@ class Records {
 
   const RecordOptions& options_;
   Job& job_;
-  std::string verb_;
+  const Finish& how_;
   const Context& context_;
   std::optional<Lineage> lineage_;
   std::vector<Beside> beside_;

@@ -358,7 +358,7 @@ void follow_dtype(Job& job, DType to) {
 
 ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const Finish& how) {
   const bool to_stdout = job.to.kind == OutputSet::Kind::Stdout;
-  Records records(o.records, job, how.verb, context);
+  Records records(o.records, job, how, context);
   const Placement placement = lay_out(job, o);
   check_reports(job, o, how, records.beside());
   const std::vector<LogicalTensor> rows = gate_rows(job);

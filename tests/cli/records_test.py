@@ -63,7 +63,7 @@ class Records(Command):
 
     def folder(self, path="model"):
         self.model(f"{path}/model.safetensors")
-        pathlib.Path(path, "config.json").write_text('{"torch_dtype": "float32"}\n')
+        pathlib.Path(path, "config.json").write_text('{"model_type": "llama", "torch_dtype": "float32"}\n')
         self.wtool("convert", path, "-o", "sharded/", "--shard-size", "100KB")
         shutil.rmtree(path)
         os.rename("sharded", path)
@@ -270,6 +270,9 @@ class Records(Command):
         self.assertEqual(bom["metadata"]["component"]["type"] if "component" in bom.get("metadata", {}) else
                          bom["components"][0]["type"], "machine-learning-model")
         self.assertNotIn(os.getcwd(), json.dumps(statement) + json.dumps(bom))
+        said = json.dumps(bom)
+        self.assertIn("compressed-tensors", said)
+        self.assertIn('"llama"', said)
 
     @unittest.skipUnless(shutil.which("openssl"), "needs the openssl tool")
     def test_signed_provenance_verifies_elsewhere(self):
