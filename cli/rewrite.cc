@@ -1,6 +1,7 @@
 #include "cli/rewrite.h"
 
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -358,6 +359,7 @@ void follow_dtype(Job& job, DType to) {
 
 ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const Finish& how) {
   const bool to_stdout = job.to.kind == OutputSet::Kind::Stdout;
+  std::optional<OutputSet> outputs;  // first: the records' threads read from it
   Records records(o.records, job, how, context);
   const Placement placement = lay_out(job, o);
   check_reports(job, o, how, records.beside());
@@ -371,22 +373,22 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
     return ExitCode::Ok;
   }
   if (to_stdout) set_out_to_stderr();
-  OutputSet outputs(job.to.path, job.to.kind, existing(o));
-  records.begin(outputs, existing(o));
+  outputs.emplace(job.to.path, job.to.kind, existing(o));
+  records.begin(*outputs, existing(o));
   RunOptions run = context.run;
   Progress progress(*context.common, std::string(how.verb), "units");
   run.progress = progress.callback();
-  const Report report = execute(job.plan, run, &outputs, records.follower());
+  const Report report = execute(job.plan, run, &*outputs, records.follower());
   progress.done();
   judge_values(job, report, o.saturate);
   list_saturated(job, report);
   list_fallback_blocks(job, report);
   Outcome outcome{job, placement, report, how, false, judge_gates(how.gates, report, rows), rows};
   if (outcome.written()) {
-    records.write(outputs);
+    records.write(*outputs);
     for (const SourcePtr& s : job.model->catalog.sources()) s->check_unchanged();
     for (const SideFile& s : job.plan.side) s.content->check_unchanged();
-    outputs.commit();
+    outputs->commit();
     records.commit();
     outcome.records = records.paths();
   }
