@@ -11,9 +11,14 @@ extern const Target kBundle, kCli, kGate, kGguf, kImatrix, kIndex, kJson, kLock,
     kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice;
 
 std::span<const Target* const> all_targets() noexcept {
+#ifdef WTOOL_READERS_ONLY  // without those that need the command line's code
+  static constexpr std::array<const Target*, 9> kTargets{
+      &kSafetensors, &kGguf, &kNpy, &kImatrix, &kIndex, &kSchemes, &kSelector, &kGate, &kBundle};
+#else
   static constexpr std::array<const Target*, 16> kTargets{
       &kSafetensors, &kGguf, &kNpy,   &kImatrix, &kIndex, &kSchemes, &kJson,   &kMetadata,
       &kSelector,    &kGate, &kSlice, &kLock,    &kRules, &kCli,     &kBundle, &kManifest};
+#endif
   return kTargets;
 }
 
