@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import pty
+import select
+import signal
 import stat
 import subprocess
 import sys
@@ -207,6 +209,10 @@ def terminal(t):
             os.execv(t.wtool, [t.wtool, *arguments])
         shown, lines = b"", list(lines)
         while True:
+            if not select.select([terminal], [], [], 60)[0]:  # it waits for what was typed long ago
+                os.kill(pid, signal.SIGKILL)
+                shown += b"[nothing more for a minute]"
+                break
             try:
                 piece = os.read(terminal, 4096)
             except OSError:
