@@ -122,13 +122,7 @@ double tolerance_of(const CheckOptions& o) {
 
 void write_written(const CheckOptions& o, const Model& model, const Lock& lock) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.check/1");
-  w.member("ok", true);
-  w.key("inputs");
-  w.begin_array();
-  w.value(model.path);
-  w.end_array();
+  w.begin_document("wtool.check/1", true, {model.path});
   w.key("lock");
   w.begin_object();
   w.name_member("path", o.write_lock);
@@ -252,13 +246,7 @@ std::vector<Verdict> verdicts_of(const Checked& c) {
 
 void write_json(const CheckOptions& o, const Checked& c) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.check/1");
-  w.member("ok", c.changes.empty());
-  w.key("inputs");
-  w.begin_array();
-  w.value(c.model->path);
-  w.end_array();
+  w.begin_document("wtool.check/1", c.changes.empty(), {c.model->path});
   w.key("lock");
   w.begin_object();
   w.name_member("path", o.lock);

@@ -242,13 +242,7 @@ void print_check(const CheckResult& r, bool all) {
 
 void write_check_json(const CheckResult& r) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.check/1");
-  w.member("ok", r.ok);
-  w.key("inputs");
-  w.begin_array();
-  w.value(r.model->path);
-  w.end_array();
+  w.begin_document("wtool.check/1", r.ok, {r.model->path});
   write_model(w, r);
   w.key("findings");
   w.begin_array();

@@ -160,13 +160,7 @@ ExitCode digest_all(std::vector<Item>& items, const Context& context,
 void write_json(const Options& options, const std::vector<Item>& items, ExitCode code,
                 const Destination& to) {
   JsonWriter w([&to](std::string_view text) { to.write(text); });
-  w.begin_object();
-  w.member("schema", "wtool.digest/1");
-  w.member("ok", code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  for (const std::string& p : options.paths) w.value(p);
-  w.end_array();
+  w.begin_document("wtool.digest/1", code == ExitCode::Ok, options.paths);
   w.key("files");
   w.begin_array();
   for (const Item& i : items) {
@@ -330,13 +324,7 @@ ExitCode manifest(const Options& options, const Context& context) {
 void write_contents(const Options& options, const std::vector<ModelContent>& all, ExitCode code,
                     const Destination& to) {
   JsonWriter w([&to](std::string_view text) { to.write(text); });
-  w.begin_object();
-  w.member("schema", "wtool.digest/1");
-  w.member("ok", code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  for (const std::string& p : options.paths) w.value(p);
-  w.end_array();
+  w.begin_document("wtool.digest/1", code == ExitCode::Ok, options.paths);
   w.key("files");
   w.begin_array();
   w.end_array();

@@ -420,10 +420,7 @@ void write_tensor(JsonWriter& w, const Model& model, const LogicalTensor& t) {
   const TensorEntry& e = model.part(t, 0);
   w.begin_object();
   w.name_member("name", t.name);
-  w.key("shape");
-  w.begin_array();
-  for (const std::uint64_t d : t.shape) w.value(d);
-  w.end_array();
+  w.member("shape", t.shape);
   w.member("dtype", name_of(t.count == 1 ? e.dtype : t.dtype));
   w.member("bytes", model.stored_bytes(t));
   w.member("scheme", t.scheme ? t.scheme->name : std::string_view("plain"));
@@ -537,13 +534,7 @@ ExitCode run_json(const Options& o, const Context& context) {
     code = worst(code, code_of(models.back(), o));
   }
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.inspect/1");
-  w.member("ok", code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  for (const std::string& path : o.inputs) w.value(path);
-  w.end_array();
+  w.begin_document("wtool.inspect/1", code == ExitCode::Ok, o.inputs);
   if (models.size() == 1) {
     write_body(w, *models[0].model, o);
   } else {

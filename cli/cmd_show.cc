@@ -321,21 +321,12 @@ void write_json_value(JsonWriter& w, DType type, Bytes bytes, std::size_t i,
 void write_json(const Tensor& values, const Chosen& chosen, const Model& model, const Options& o) {
   const ElementText text(values.dtype(), false, true);
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.show/1");
-  w.member("ok", true);
-  w.key("inputs");
-  w.begin_array();
-  w.value(o.input.path);
-  w.end_array();
+  w.begin_document("wtool.show/1", true, {o.input.path});
   w.key("tensor");
   w.begin_object();
   w.name_member("name", chosen.tensor->name);
   if (chosen.sliced) w.member("slice", chosen.slice);
-  w.key("shape");
-  w.begin_array();
-  for (const std::uint64_t d : values.shape()) w.value(d);
-  w.end_array();
+  w.member("shape", values.shape());
   w.member("dtype", name_of(values.dtype()));
   w.member("stored", name_of(model.open(*chosen.tensor)->dtype()));
   w.end_object();

@@ -66,13 +66,7 @@ void write_known(JsonWriter& w, const Options& options, const KnownDigests& know
 void write_json(const Options& options, const SignJob& job, const Bundle& bundle,
                 const Certificate* certificate, const std::optional<KnownDigests>& known) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.sign/1");
-  w.member("ok", true);
-  w.key("inputs");
-  w.begin_array();
-  w.value(job.model);
-  w.end_array();
+  w.begin_document("wtool.sign/1", true, {job.model});
   w.member("output", job.output);
   w.member("dry_run", options.dry_run);
   w.member("kind", name_of(bundle.kind));

@@ -506,13 +506,6 @@ void write_number(JsonWriter& w, std::string_view key, const Number& n) {
   }
 }
 
-void write_shape(JsonWriter& w, ShapeView shape) {
-  w.key("shape");
-  w.begin_array();
-  for (const std::uint64_t d : shape) w.value(d);
-  w.end_array();
-}
-
 void write_counts(JsonWriter& w, const std::vector<std::uint64_t>& counts) {
   w.key("counts");
   w.begin_array();
@@ -571,7 +564,7 @@ void write_line(JsonWriter& w, const Found& found, const Line& l, const Options&
   if (l.tensor == nullptr) {
     w.member("tensors", std::uint64_t{l.of.size()});
   } else {
-    write_shape(w, l.tensor->shape);
+    w.member("shape", l.tensor->shape);
     w.member("dtype", type_label(*found.model, *l.tensor));
   }
   w.member("count", m.elements);
@@ -602,7 +595,7 @@ void write_extremes(JsonWriter& w, std::string_view key, const ExtremesStep& ste
   w.key(key);
   w.begin_object();
   w.name_member("name", t.name);
-  write_shape(w, t.shape);
+  w.member("shape", t.shape);
   const auto list = [&](std::string_view name, auto&& value) {
     w.key(name);
     w.begin_array();
@@ -617,13 +610,7 @@ void write_extremes(JsonWriter& w, std::string_view key, const ExtremesStep& ste
 
 void write_json(const Found& found, const Options& o) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.stats/1");
-  w.member("ok", all_passed(found.judged));
-  w.key("inputs");
-  w.begin_array();
-  w.value(found.model->path);
-  w.end_array();
+  w.begin_document("wtool.stats/1", all_passed(found.judged), {found.model->path});
   w.key(o.by.empty() ? "tensors" : "layers");
   w.begin_array();
   for (const Line& l : found.lines) write_line(w, found, l, o);

@@ -233,13 +233,7 @@ struct Comparison {
 
 void write_json(const Options& options, const Comparison& c) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.verify/1");
-  w.member("ok", c.code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  for (const std::string& p : options.paths) w.value(p);
-  w.end_array();
+  w.begin_document("wtool.verify/1", c.code == ExitCode::Ok, options.paths);
   if (c.list) write_signature(w, *c.list);
   w.key("files");
   w.begin_array();

@@ -53,10 +53,7 @@ void write_tensor(JsonWriter& w, const Manifest& m, const ManifestTensor& t) {
   w.begin_object();
   w.name_member("name", t.name);
   w.member("dtype", t.dtype);
-  w.key("shape");
-  w.begin_array();
-  for (const std::uint64_t d : t.shape) w.value(d);
-  w.end_array();
+  w.member("shape", t.shape);
   w.member("bytes", t.bytes);
   w.name_member("file", m.files[t.file].name);
   w.member("sha256", t.stored.hex());

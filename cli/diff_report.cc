@@ -280,20 +280,13 @@ void print_diff(const Diff& diff, const DiffView& view) {
 
 namespace {
 
-void write_shape(JsonWriter& w, std::string_view key, const Shape& shape) {
-  w.key(key);
-  w.begin_array();
-  for (const std::uint64_t d : shape) w.value(d);
-  w.end_array();
-}
-
 void write_alone(JsonWriter& w, std::string_view key, const std::vector<Alone>& list) {
   w.key(key);
   w.begin_array();
   for (const Alone& t : list) {
     w.begin_object();
     w.name_member("name", t.name);
-    write_shape(w, "shape", t.shape);
+    w.member("shape", t.shape);
     w.member("dtype", t.dtype);
     w.end_object();
   }
@@ -338,8 +331,8 @@ void write_line(JsonWriter& w, const Diff& diff, const DiffLine& l) {
   w.name_member("name", l.a);
   if (l.b != l.a) w.name_member("name_b", l.b);
   w.member("same", !diff.differs(l));
-  write_shape(w, "shape", l.shape_a);
-  if (!l.same_shape()) write_shape(w, "shape_b", l.shape_b);
+  w.member("shape", l.shape_a);
+  if (!l.same_shape()) w.member("shape_b", l.shape_b);
   w.member("dtype", l.dtype_a);
   if (!l.same_type()) w.member("dtype_b", l.dtype_b);
   if (l.compared) write_values(w, l.values, l.in_steps);
@@ -350,14 +343,7 @@ void write_line(JsonWriter& w, const Diff& diff, const DiffLine& l) {
 
 void write_diff_json(const Diff& diff, const DiffView& view) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.diff/1");
-  w.member("ok", diff.ok());
-  w.key("inputs");
-  w.begin_array();
-  w.value(diff.a->path);
-  w.value(diff.b->path);
-  w.end_array();
+  w.begin_document("wtool.diff/1", diff.ok(), {diff.a->path, diff.b->path});
   w.member("tolerance", diff.tolerance_text);
   w.member("same", !diff.differs());
   write_alone(w, "only_in_a", diff.only_a);

@@ -147,13 +147,7 @@ void write_ancestry(JsonWriter& w, const Ancestry& a) {
 
 void write_json(const std::optional<LineageWalk>& walk, const Model& model) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.lineage/1");
-  w.member("ok", walk && walk->code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  w.value(model.path);
-  w.end_array();
+  w.begin_document("wtool.lineage/1", walk && walk->code == ExitCode::Ok, {model.path});
   w.key("counts");
   w.begin_object();
   w.member("ok", walk ? walk->ok : 0);

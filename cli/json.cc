@@ -79,6 +79,21 @@ void JsonWriter::separate(bool object) {
   first_ = false;
 }
 
+void JsonWriter::begin_document(std::string_view schema, bool ok,
+                                std::span<const std::string> inputs) {
+  begin_object();
+  member("schema", schema);
+  member("ok", ok);
+  key("inputs");
+  begin_array();
+  for (const std::string& input : inputs) value(input);
+  end_array();
+}
+void JsonWriter::begin_document(std::string_view schema, bool ok,
+                                std::initializer_list<std::string_view> inputs) {
+  begin_document(schema, ok, std::vector<std::string>(inputs.begin(), inputs.end()));
+}
+
 void JsonWriter::begin_object() {
   separate(true);
   sink_("{");
@@ -136,6 +151,11 @@ void JsonWriter::value(double v) {
   if (!std::isfinite(v)) return ++refused_, null();
   separate();
   sink_(float_text(v));
+}
+void JsonWriter::value(ShapeView shape) {
+  begin_array();
+  for (const std::uint64_t d : shape) value(d);
+  end_array();
 }
 void JsonWriter::null() {
   separate();

@@ -1,10 +1,13 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lib/base/dtype.h"
 #include "lib/model/metadata.h"
 #include "lib/model/report.h"
 
@@ -19,6 +22,10 @@ class JsonWriter {
   explicit JsonWriter(Sink sink);  // such as `out`
   ~JsonWriter();                   // ends the line; everything begun must be ended
 
+  // What every document begins with: {"schema": …, "ok": …, "inputs": […], and more to come.
+  void begin_document(std::string_view schema, bool ok, std::span<const std::string> inputs);
+  void begin_document(std::string_view schema, bool ok,
+                      std::initializer_list<std::string_view> inputs);
   void begin_object();
   void end_object();
   void begin_array();
@@ -43,6 +50,8 @@ class JsonWriter {
   // "-Infinity". Plain strings (safetensors) as they are when `typed` is false.
   void value(const MetaValue& v, bool typed);
   void value(const Cell& cell);
+  void value(ShapeView shape);
+  void value(const Shape& shape) { value(ShapeView(shape)); }
 
   template <class T>
   void member(std::string_view name, T&& v) {

@@ -23,10 +23,7 @@ void write_tensor(JsonWriter& w, const LockedTensor& t) {
   w.begin_object();
   w.name_member("name", t.name);
   w.member("dtype", t.dtype);
-  w.key("shape");
-  w.begin_array();
-  for (const std::uint64_t d : t.shape) w.value(d);
-  w.end_array();
+  w.member("shape", t.shape);
   w.member("scheme", t.scheme);
   if (t.bytes > 0) w.member("bytes", t.bytes);
   if (t.envelope) {

@@ -256,10 +256,7 @@ void write_tensors(JsonWriter& w, const Outcome& o) {
   for (const Fate& f : o.job.fates) {
     w.begin_object();
     w.name_member("name", f.name);
-    w.key("shape");
-    w.begin_array();
-    for (const std::uint64_t d : f.shape) w.value(d);
-    w.end_array();
+    w.member("shape", f.shape);
     w.member("from", std::string_view(f.from));
     w.member("to", std::string_view(f.to));
     w.member("encoded", f.encoded);
@@ -343,13 +340,7 @@ void print_outcome(const Outcome& o, bool verbose) {
 void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> sink) {
   const Totals t = totals_of(o.job);
   JsonWriter w(std::move(sink));
-  w.begin_object();
-  w.member("schema", std::string_view(fmt::format("wtool.{}/1", o.how.verb)));
-  w.member("ok", all_passed(o.gates));
-  w.key("inputs");
-  w.begin_array();
-  w.value(std::string_view(o.job.model->path));
-  w.end_array();
+  w.begin_document(fmt::format("wtool.{}/1", o.how.verb), all_passed(o.gates), {o.job.model->path});
   w.member("dry_run", o.dry_run);
   w.key("output");
   w.begin_object();

@@ -40,13 +40,7 @@ void write_certificate(JsonWriter& w, const Certificate& c) {
 void write_json(const std::string& path, const Bundle& b, const Statement& s,
                 const std::vector<Certificate>& certificates) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.bundle/1");
-  w.member("ok", true);
-  w.key("inputs");
-  w.begin_array();
-  w.value(path);
-  w.end_array();
+  w.begin_document("wtool.bundle/1", true, {path});
   w.member("verified", false);
   w.member("kind", name_of(b.kind));
   w.member("media_type", b.media_type);

@@ -74,13 +74,7 @@ void SignatureVerdict::write_members(JsonWriter& w) const {
 
 void SignatureVerdict::write_json() const {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.verify-signature/1");
-  w.member("ok", code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  w.value(model);
-  w.end_array();
+  w.begin_document("wtool.verify-signature/1", code == ExitCode::Ok, {model});
   w.member("signature", signature);
   write_members(w);
   w.member("signed_files", std::uint64_t{signed_files});

@@ -198,13 +198,7 @@ void print(const std::vector<TensorVerdict>& all, const std::string& source) {
 void write_json(const VerifyOptions& options, const DigestList& list,
                 const std::vector<TensorVerdict>& all, ExitCode code) {
   JsonWriter w(out);
-  w.begin_object();
-  w.member("schema", "wtool.verify/1");
-  w.member("ok", code == ExitCode::Ok);
-  w.key("inputs");
-  w.begin_array();
-  for (const std::string& p : options.paths) w.value(p);
-  w.end_array();
+  w.begin_document("wtool.verify/1", code == ExitCode::Ok, options.paths);
   write_signature(w, list);
   w.key("files");
   w.begin_array();
@@ -290,13 +284,7 @@ ExitCode verify_content(const VerifyOptions& options, const Context& context) {
   const bool ok = found.content == *expected;
   if (context.common->json) {
     JsonWriter w(out);
-    w.begin_object();
-    w.member("schema", "wtool.verify/1");
-    w.member("ok", ok);
-    w.key("inputs");
-    w.begin_array();
-    w.value(found.path);
-    w.end_array();
+    w.begin_document("wtool.verify/1", ok, {found.path});
     w.key("content");
     w.begin_object();
     w.member("expected", content_text(*expected));
