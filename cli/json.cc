@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/hex.h"
 #include "lib/base/text.h"
 #include "lib/base/utf8.h"
 
@@ -47,13 +48,6 @@ std::string float_text(T v) {
   std::string s = fmt::format("{}", v);
   if (s.find_first_of(".en") == std::string::npos) s += ".0";
   return s;
-}
-
-std::string hex_of(std::string_view bytes) {
-  std::string hex;
-  for (const char c : bytes)
-    fmt::format_to(std::back_inserter(hex), "{:02x}", static_cast<unsigned char>(c));
-  return hex;
 }
 
 }  // namespace
@@ -190,7 +184,7 @@ void JsonWriter::scalar(const MetaValue& v) {
         } else if constexpr (std::is_same_v<T, std::string>) {
           if (is_utf8(x)) return value(std::string_view(x));
           begin_object();
-          member("hex", std::string_view(hex_of(x)));
+          member("hex", to_hex(x));
           end_object();
         }
       },
@@ -236,7 +230,7 @@ void JsonWriter::value(const Cell& cell) {
 
 void JsonWriter::name_member(std::string_view name_key, std::string_view name) {
   member(name_key, name);
-  if (!is_utf8(name)) member(std::string(name_key) + "_hex", std::string_view(hex_of(name)));
+  if (!is_utf8(name)) member(std::string(name_key) + "_hex", to_hex(name));
 }
 
 }  // namespace wtool

@@ -8,6 +8,7 @@
 
 #include "cli/json.h"
 #include "lib/base/error.h"
+#include "lib/base/hex.h"
 #include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 #include "lib/model/source.h"
@@ -44,19 +45,6 @@ void write_tensor(JsonWriter& w, const LockedTensor& t) {
     w.end_array();
   }
   w.end_object();
-}
-
-std::optional<std::string> unhexed(std::string_view hex) {
-  const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-  };
-  std::string out;
-  if (hex.size() % 2 != 0) return std::nullopt;
-  for (std::size_t i = 0; i < hex.size(); i += 2) {
-    if (digit(hex[i]) < 0 || digit(hex[i + 1]) < 0) return std::nullopt;
-    out += static_cast<char>(digit(hex[i]) * 16 + digit(hex[i + 1]));
-  }
-  return out;
 }
 
 // A lock comes from a repository that anyone may propose changes to: nothing in it is believed.
@@ -208,7 +196,7 @@ class Reader {
     return e;
   }
   std::string name_from_hex(std::string_view hex) const {
-    if (auto name = unhexed(hex)) return *name;
+    if (auto name = from_hex(hex)) return *name;
     throw fault("name_hex is no list of bytes in hex");
   }
   std::string digest() {

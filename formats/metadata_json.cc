@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
+#include "lib/base/hex.h"
 #include "lib/base/json_reader.h"
 #include "lib/base/text.h"
 
@@ -29,8 +30,7 @@ struct HashText {
 void append_string(std::string& out, std::string_view s) {
   if (is_utf8(s)) return append_json(out, s);
   out += "{\"hex\":\"";
-  for (const char c : s)
-    fmt::format_to(std::back_inserter(out), "{:02x}", static_cast<unsigned char>(c));
+  out += to_hex(s);
   out += "\"}";
 }
 
@@ -87,12 +87,6 @@ std::uint64_t restored_bytes(const MetaArray& array) {
   throw JsonFault(in.position(), fmt::format("{} before byte {}", what, in.position()));
 }
 
-std::uint8_t hex_digit(const JsonReader& in, char c) {
-  if (c >= '0' && c <= '9') return static_cast<std::uint8_t>(c - '0');
-  if (c >= 'a' && c <= 'f') return static_cast<std::uint8_t>(c - 'a' + 10);
-  malformed(in, "bad hexadecimal digits");
-}
-
 std::string read_string(JsonReader& in) {
   if (in.peek() != JsonReader::Kind::Object) return std::string(in.string());
   std::string_view key;
@@ -100,12 +94,10 @@ std::string read_string(JsonReader& in) {
   if (!in.next_member(key) || key != "hex") malformed(in, "an object that is not {\"hex\": …}");
   const std::string_view digits = in.string();
   if (digits.size() % 2 != 0) malformed(in, "an odd number of hexadecimal digits");
-  std::string out(digits.size() / 2, '\0');
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] =
-        static_cast<char>(hex_digit(in, digits[2 * i]) << 4 | hex_digit(in, digits[2 * i + 1]));
+  auto out = from_hex(digits);
+  if (!out) malformed(in, "bad hexadecimal digits");
   if (in.next_member(key)) malformed(in, "an object that is not {\"hex\": …}");
-  return out;
+  return *std::move(out);
 }
 
 template <class T>

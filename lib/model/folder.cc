@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
+#include "lib/base/hex.h"
 #include "lib/base/text.h"
 #include "lib/model/model.h"
 
@@ -34,13 +35,6 @@ void check_count(const std::string& folder, std::size_t n) {
   if (n > kMostEntries)
     throw Error(Fault::Usage, fmt::format("more than {} files, wtool's limit", kMostEntries))
         .in(folder);
-}
-
-int hex_digit(char c) noexcept {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
 }
 
 std::string percent_decoded(std::string_view s) {

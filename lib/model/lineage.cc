@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/hex.h"
 #include "lib/base/text.h"
 
 namespace wtool {
@@ -30,8 +31,7 @@ std::uint64_t number(const Metadata& meta, const std::string& key) {
 
 std::string digest(const Metadata& meta, const std::string& key) {
   const std::string_view text = meta.text(key);
-  if (text.size() != 64 || text.find_first_not_of("0123456789abcdef") != std::string_view::npos)
-    throw broken(key, "is no SHA-256 of 64 lower-case hexadecimal digits");
+  if (!is_hex(text, 32)) throw broken(key, "is no SHA-256 of 64 lower-case hexadecimal digits");
   return std::string(text);
 }
 

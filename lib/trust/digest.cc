@@ -14,6 +14,8 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include "lib/base/hex.h"
+#include "lib/base/text.h"
 #include "lib/trust/openssl_memory.h"
 
 namespace wtool {
@@ -186,30 +188,15 @@ Sha256 digest_of(const Extent& extent, const RunOptions& options, Counter& count
 }  // namespace
 
 std::string Sha256::hex() const {
-  std::string out;
-  for (const std::byte b : bytes) {
-    out += "0123456789abcdef"[std::to_integer<unsigned>(b) >> 4];
-    out += "0123456789abcdef"[std::to_integer<unsigned>(b) & 15];
-  }
-  return out;
+  return to_hex(bytes);
 }
 
-std::optional<Sha256> parse_sha256(std::string_view hex) noexcept {
+std::optional<Sha256> parse_sha256(std::string_view hex) {
   Sha256 out;
   if (hex.size() != 2 * out.bytes.size()) return std::nullopt;
-  for (std::size_t i = 0; i < hex.size(); ++i) {
-    const char c = hex[i];
-    unsigned digit = 0;
-    if (c >= '0' && c <= '9')
-      digit = static_cast<unsigned>(c - '0');
-    else if (c >= 'a' && c <= 'f')
-      digit = static_cast<unsigned>(c - 'a') + 10;
-    else if (c >= 'A' && c <= 'F')
-      digit = static_cast<unsigned>(c - 'A') + 10;
-    else
-      return std::nullopt;
-    out.bytes[i / 2] = (out.bytes[i / 2] << 4) | static_cast<std::byte>(digit);
-  }
+  const auto bytes = from_hex(lower(hex));
+  if (!bytes) return std::nullopt;
+  std::ranges::copy(as_bytes(*bytes), out.bytes.begin());
   return out;
 }
 

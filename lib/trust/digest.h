@@ -18,7 +18,7 @@ struct Sha256 {
   std::string hex() const;  // 64 lower-case digits
   bool operator==(const Sha256&) const = default;
 };
-std::optional<Sha256> parse_sha256(std::string_view hex) noexcept;  // 64 digits, any case
+std::optional<Sha256> parse_sha256(std::string_view hex);  // 64 digits, any case
 
 // Running SHA-256 (OpenSSL's EVP).
 class Sha256Stream {

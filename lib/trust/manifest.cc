@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/hex.h"
 #include "lib/base/text.h"
 #include "lib/model/model.h"
 #include "lib/trust/json_object.h"
@@ -26,13 +27,8 @@ struct Name {
 
   std::string take(std::string_view what) && {
     if (hex.empty()) return std::move(text);
-    if (hex.size() % 2 != 0 || hex.find_first_not_of("0123456789abcdef") != std::string::npos)
-      throw bad(fmt::format("{}: its name is not hexadecimal", what));
-    const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
-    std::string out;
-    for (std::size_t i = 0; i < hex.size(); i += 2)
-      out += static_cast<char>(digit(hex[i]) * 16 + digit(hex[i + 1]));
-    return out;
+    if (auto bytes = from_hex(hex)) return *std::move(bytes);
+    throw bad(fmt::format("{}: its name is not hexadecimal", what));
   }
 };
 

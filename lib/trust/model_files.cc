@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 
+#include "lib/base/hex.h"
 #include "lib/trust/openssl.h"
 #include "lib/trust/openssl_memory.h"
 
@@ -50,15 +51,6 @@ Buffer blake2b_of(const Extent& extent, const RunOptions& options) {
   return out;
 }
 
-std::string hex_of(Bytes bytes) {
-  std::string out;
-  for (const std::byte b : bytes) {
-    out += "0123456789abcdef"[std::to_integer<unsigned>(b) >> 4];
-    out += "0123456789abcdef"[std::to_integer<unsigned>(b) & 15];
-  }
-  return out;
-}
-
 // Counts resources, not bytes: this algorithm is rare.
 void blake2b_each(const ResourceJob& job, const RunOptions& options) {
   std::vector<std::optional<Error>> errors(job.count);
@@ -75,7 +67,7 @@ void blake2b_each(const ResourceJob& job, const RunOptions& options) {
       [&](std::uint64_t unit, Buffer& found) {
         const auto i = static_cast<std::size_t>(unit);
         if (errors[i]) return job.take(i, nullptr, &*errors[i]);
-        const std::string digest = hex_of(found);
+        const std::string digest = to_hex(found);
         job.take(i, &digest, nullptr);
       });
 }

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "lib/base/hex.h"
 #include "lib/base/text.h"
 #include "lib/trust/build_record.h"
 #include "lib/trust/json_text.h"
@@ -14,12 +15,6 @@ constexpr std::string_view kPredicate = "https://slsa.dev/provenance/v1";
 constexpr std::string_view kBuilder = "urn:wtool:builder:v1";
 constexpr std::string_view kBundleType = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
-std::string hex_of(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return out;
-}
-
 // A resource descriptor of in-toto's. Its annotations are named as SLSA asks: vendor_fieldName.
 void write_file(JsonText& out, const File& file, std::string_view media_type = {}) {
   out.object([&] {
@@ -32,7 +27,7 @@ void write_file(JsonText& out, const File& file, std::string_view media_type = {
         out.member("wtool_digest", "oms-root");  // and no file's
         out.member("wtool_files", file.files);
       }
-      if (!is_utf8(file.name)) out.member("wtool_nameHex", hex_of(file.name));
+      if (!is_utf8(file.name)) out.member("wtool_nameHex", to_hex(file.name));
     });
   });
 }

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/hex.h"
 #include "lib/base/text.h"
 #include "lib/trust/json_object.h"
 
@@ -23,22 +24,11 @@ std::size_t digest_bytes(HashType type) noexcept {
   return type == HashType::Sha256 ? 32 : 64;
 }
 
-bool is_hex(std::string_view digest, std::size_t bytes) noexcept {
-  return digest.size() == 2 * bytes && digest.find_first_not_of("0123456789abcdef") == digest.npos;
-}
-
 }  // namespace
 
 Sha256 root_of(const std::vector<Resource>& resources) {
   Sha256Stream stream;
-  Buffer bytes;
-  const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
-  for (const Resource& r : resources) {
-    bytes.clear();
-    for (std::size_t i = 0; i + 1 < r.digest.size(); i += 2)
-      bytes.push_back(static_cast<std::byte>(digit(r.digest[i]) * 16 + digit(r.digest[i + 1])));
-    stream.update(bytes);
-  }
+  for (const Resource& r : resources) stream.update(as_bytes(from_hex(r.digest).value_or("")));
   return stream.finish();
 }
 

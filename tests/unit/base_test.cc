@@ -4,6 +4,7 @@
 #include "lib/base/arena.h"
 #include "lib/base/dtype.h"
 #include "lib/base/error.h"
+#include "lib/base/hex.h"
 #include "lib/base/scratch.h"
 #include "lib/base/text.h"
 #include "tests/catch.h"
@@ -48,6 +49,25 @@ TEST_CASE("types are found by the names that people know", "[base]") {
   CHECK(parse_dtype("float32") == DType::F32);
   CHECK(parse_dtype("Q4_K") == DType::Q4_K);
   for (const char* name : {"", "f", "f17", "q4"}) CHECK_FALSE(parse_dtype(name));
+}
+
+TEST_CASE("hexadecimal is lower case, whole bytes, and nothing else", "[base]") {
+  const std::string bytes("\0\x7F\x80\xFFz", 5);
+  CHECK(to_hex(bytes) == "007f80ff7a");
+  CHECK(from_hex("007f80ff7a") == bytes);
+  CHECK(to_hex("") == "");
+  CHECK(from_hex("") == "");
+  for (const char* bad : {"0", "007", "0g", "7F", " 7", "0x7f", "7f\n"}) {
+    INFO(bad);
+    CHECK_FALSE(from_hex(bad));
+  }
+  CHECK(is_hex("7f80", 2));
+  CHECK_FALSE(is_hex("7f80", 1));
+  CHECK_FALSE(is_hex("7F80", 2));
+  CHECK(hex_digit('F') == 15);
+  CHECK(hex_digit('f') == 15);
+  CHECK(hex_digit('9') == 9);
+  for (const char c : {'g', 'G', '/', ':', '@', '`', '\0'}) CHECK(hex_digit(c) == -1);
 }
 
 TEST_CASE("sizes that do not fit are none", "[base]") {
