@@ -9,6 +9,7 @@
 #include "cli/terminal.h"
 #include "cli/verify.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 #include "lib/model/selector.h"
 
 namespace wtool {
@@ -39,11 +40,6 @@ std::string_view word(Answer answer) {
   return "UNLISTED";
 }
 
-struct TextHash {
-  std::size_t operator()(std::string_view s) const noexcept {
-    return static_cast<std::size_t>(hash_text(s));
-  }
-};
 using Listed = std::unordered_map<std::string_view, const ManifestTensor*, TextHash>;
 
 // The manifest's tensors that this model's are to be. Which model it is, its files' places tell, or

@@ -11,6 +11,7 @@
 #include "formats/gguf_types.h"
 #include "formats/registry.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 
 namespace wtool {
 namespace {
@@ -110,10 +111,6 @@ struct Info {
   bool keep = true;
 
   std::uint64_t row() const noexcept { return n_dims == 0 ? 1 : dims[0]; }
-};
-
-struct TextHash {
-  std::size_t operator()(std::string_view s) const noexcept { return hash_text(s); }
 };
 
 std::optional<std::string> bad_text(std::string_view s) {

@@ -13,6 +13,7 @@
 #include "lib/base/hex.h"
 #include "lib/base/json_reader.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 
 namespace wtool {
 namespace {
@@ -20,10 +21,6 @@ namespace {
 // wtool's own limits, far above any vocabulary: "1," in a file may become 8 bytes of an f64 array.
 constexpr std::uint64_t kMaxArrayBytes = std::uint64_t{64} << 20;
 constexpr std::size_t kMaxEntries = std::size_t{1} << 17;
-
-struct HashText {
-  std::size_t operator()(std::string_view s) const noexcept { return hash_text(s); }
-};
 
 // --- writing ---
 
@@ -233,7 +230,7 @@ std::string typed_metadata_text(const Metadata& meta) {
 }
 
 void restore_typed_metadata(std::span<char> text, std::vector<MetaEntry>& plain) {
-  std::unordered_map<std::string_view, std::size_t, HashText> by_key;
+  std::unordered_map<std::string_view, std::size_t, TextHash> by_key;
   for (std::size_t i = 0; i < plain.size(); ++i) by_key.emplace(plain[i].key, i);
 
   // Strings are moved only at the end, when nothing can fail any more.
@@ -241,7 +238,7 @@ void restore_typed_metadata(std::span<char> text, std::vector<MetaEntry>& plain)
   std::vector<MetaEntry> all;
   std::vector<std::size_t> from;  // for each of `all`: its place in `plain`, or kOwn
   std::vector<bool> placed(plain.size());
-  std::unordered_map<std::string, bool, HashText> seen;
+  std::unordered_map<std::string, bool, TextHash> seen;
   std::uint64_t budget = kMaxArrayBytes;
   JsonReader in(text);
   in.begin_array();

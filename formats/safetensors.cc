@@ -14,6 +14,7 @@
 #include "lib/base/error.h"
 #include "lib/base/json_reader.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 
 namespace wtool {
 namespace {
@@ -147,10 +148,6 @@ std::optional<std::uint64_t> header_length(const Source& file, Diagnostics& faul
   return length;
 }
 
-struct HashText {
-  std::size_t operator()(std::string_view s) const noexcept { return hash_text(s); }
-};
-
 // Reads one header. Entries are collected first, since only their order by data shows overlaps and
 // holes, and then go through the catalog's gate in that order.
 class HeaderReader {
@@ -276,7 +273,7 @@ void HeaderReader::metadata() {
 }
 
 void HeaderReader::metadata_values() {
-  std::unordered_set<std::string_view, HashText> keys;
+  std::unordered_set<std::string_view, TextHash> keys;
   std::span<char> typed;
   std::string_view key;
   in_.begin_object();

@@ -10,6 +10,7 @@
 
 #include "lib/base/error.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 #include "lib/model/selector.h"
 
 namespace wtool {
@@ -334,12 +335,7 @@ class Judge {
   std::vector<double> values_;           // by node; those within a fold: of the row last looked at
   std::vector<std::vector<Seen>> seen_;  // by node; only of folds
   std::unordered_map<std::string, std::vector<bool>> selections_;  // by pattern: the report's rows
-  struct Hash {
-    std::size_t operator()(std::string_view s) const noexcept {
-      return static_cast<std::size_t>(hash_text(s));
-    }
-  };
-  std::unordered_map<std::string_view, std::size_t, Hash> index_;  // by name: rows_
+  std::unordered_map<std::string_view, std::size_t, TextHash> index_;  // by name: rows_
 };
 
 }  // namespace

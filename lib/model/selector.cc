@@ -12,6 +12,7 @@
 
 #include "lib/base/error.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 
 namespace wtool {
 namespace {
@@ -249,13 +250,8 @@ class Selector {
     return it == index_.end() ? std::nullopt : std::optional(it->second);
   }
 
-  struct Hash {
-    std::size_t operator()(std::string_view s) const noexcept {
-      return static_cast<std::size_t>(hash_text(s));
-    }
-  };
   std::span<const LogicalTensor> tensors_;
-  std::unordered_map<std::string_view, std::size_t, Hash> index_;
+  std::unordered_map<std::string_view, std::size_t, TextHash> index_;
   std::size_t asked_ = 0;
 };
 

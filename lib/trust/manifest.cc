@@ -8,6 +8,7 @@
 
 #include "lib/base/hex.h"
 #include "lib/base/text.h"
+#include "lib/base/text_hash.h"
 #include "lib/model/model.h"
 #include "lib/trust/json_object.h"
 
@@ -29,12 +30,6 @@ struct Name {
     if (hex.empty()) return std::move(text);
     if (auto bytes = from_hex(hex)) return *std::move(bytes);
     throw bad(fmt::format("{}: its name is not hexadecimal", what));
-  }
-};
-
-struct TextHash {
-  std::size_t operator()(std::string_view s) const noexcept {
-    return static_cast<std::size_t>(hash_text(s));
   }
 };
 
