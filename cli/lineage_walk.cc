@@ -66,13 +66,6 @@ std::string key_of(const Lineage& l) {
   return key;
 }
 
-// Over the digests of a folder's files, sorted by name.
-Sha256 root_of(const std::vector<Sha256>& digests) {
-  Sha256Stream stream;
-  for (const Sha256& d : digests) stream.update(d.bytes);
-  return stream.finish();
-}
-
 // Its names come from a file: none may lead anywhere.
 std::optional<Lineage> lineage_in(const Metadata& meta, const std::string& path) {
   try {
@@ -256,7 +249,7 @@ class Walk {
       else
         c.error = *error;
       if (i + 1 == files.size() || files[i + 1].first != &c) {
-        if (!c.error) c.sha256 = (c.files.empty() ? digests.back() : root_of(digests)).hex();
+        if (!c.error) c.sha256 = (c.files.empty() ? digests.back() : root_digest(digests)).hex();
         digests.clear();
         Parent& p = child.parents[c.parent];
         if (c.sha256 == p.recorded.sha256) accept(p, c, open[i]);

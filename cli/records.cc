@@ -23,8 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kInside = "model.sig";
-constexpr std::string_view kNoDigest =
-    "0000000000000000000000000000000000000000000000000000000000000000";
 
 bool beside_anything(const RecordOptions& o) {
   return o.manifest || o.provenance || o.bom || !o.key.empty();
@@ -76,22 +74,19 @@ bool is_one_source(const Model& model) {
 }
 
 // With their digests, or where there are none yet, with others of the same length.
-std::vector<Lineage::Source> sources_of(const Model& model, std::span<const Sha256> digests = {}) {
+std::vector<Lineage::Source> sources_of(const Model& model, std::vector<Sha256> digests = {}) {
   std::vector<Lineage::Source> out;
-  std::vector<Resource> resources;
   std::uint64_t bytes = 0;
   const auto files = files_by_name(model);
+  digests.resize(files.size());
   for (std::size_t i = 0; i < files.size(); ++i) {
-    const std::uint64_t size = files[i].second->size();
-    out.push_back(
-        {files[i].first, size, digests.empty() ? std::string(kNoDigest) : digests[i].hex()});
-    resources.push_back({files[i].first, 0, std::nullopt, out.back().sha256});
-    bytes += size;
+    out.push_back({files[i].first, files[i].second->size(), digests[i].hex()});
+    bytes += out.back().bytes;
   }
   if (!is_one_source(model)) return out;
   const std::string name = fs::absolute(model.path).lexically_normal().parent_path().native();
-  return {{own_name(model.path.ends_with('/') ? name : model.path), bytes, root_of(resources).hex(),
-           files.size()}};
+  return {{own_name(model.path.ends_with('/') ? name : model.path), bytes,
+           root_digest(digests).hex(), files.size()}};
 }
 
 }  // namespace
@@ -258,13 +253,15 @@ BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   r.source_format = job_.model->catalog.format;
   r.output = own_name(job_.to.path);
   r.folder = job_.to.kind == OutputSet::Kind::Folder;
-  Statement signed_files = statement(found);
-  for (const WrittenDigests::File& f : found.files)
-    if (!r.folder || f.name != kInside)
-      r.files.push_back({r.folder ? f.name : r.output, f.bytes, f.digest.hex()});
-  std::ranges::sort(r.files, {}, &BuildRecord::File::name);
-  std::ranges::sort(signed_files.resources, {}, &Resource::path);
-  if (r.folder) r.oms_root = root_of(signed_files.resources).hex();
+  std::vector<WrittenDigests::File> files = found.files;
+  if (r.folder) std::erase_if(files, [](const auto& f) { return f.name == kInside; });
+  std::ranges::sort(files, {}, &WrittenDigests::File::name);
+  std::vector<Sha256> digests;
+  for (const WrittenDigests::File& f : files) {
+    r.files.push_back({r.folder ? f.name : r.output, f.bytes, f.digest.hex()});
+    digests.push_back(f.digest);
+  }
+  if (r.folder) r.oms_root = root_digest(digests).hex();
   r.format = job_.to.format->name;
   r.architecture = job_.meta.text("general.architecture");
   if (r.architecture.empty()) r.architecture = model_type(*job_.model);

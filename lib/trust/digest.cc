@@ -235,6 +235,12 @@ Sha256 sha256(Bytes bytes) {
   return stream.finish();
 }
 
+Sha256 root_digest(std::span<const Sha256> digests) {
+  Sha256Stream stream;
+  for (const Sha256& d : digests) stream.update(d.bytes);
+  return stream.finish();
+}
+
 void sha256_each(const DigestJob& job, const RunOptions& options) {
   Counter counter(options, job.total_bytes);
   const unsigned threads = std::max(1u, options.threads);

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,9 @@ class Sha256Stream {
 };
 
 Sha256 sha256(Bytes bytes);
+// Over digests, as bytes. Of a model's files, sorted by name, it is the root digest that OpenSSF
+// Model Signing names.
+Sha256 root_digest(std::span<const Sha256> digests);
 
 // The digests of several extents (whole files, or tensors), in their order. Up to options.threads
 // at a time; where threads are left over, a file's bytes are read ahead by a second thread.

@@ -24,15 +24,12 @@ std::size_t digest_bytes(HashType type) noexcept {
   return type == HashType::Sha256 ? 32 : 64;
 }
 
-}  // namespace
-
+// root_digest(), of digests that may be longer.
 Sha256 root_of(const std::vector<Resource>& resources) {
   Sha256Stream stream;
   for (const Resource& r : resources) stream.update(as_bytes(from_hex(r.digest).value_or("")));
   return stream.finish();
 }
-
-namespace {
 
 // Python writes 1000.0: protobuf's numbers are floating-point.
 std::uint64_t whole_number(JsonReader& in, std::string_view what) {

@@ -42,10 +42,6 @@ inline constexpr std::string_view kPredicateType = "https://model_signing/signat
 inline constexpr std::string_view kPredicateV02 = "https://model_signing/Digests/v0.1";
 inline constexpr std::uint64_t kDefaultShardSize = 1'000'000'000;
 
-// The SHA-256 over all digests, as bytes, in the order they are listed in: of a model, its root
-// digest.
-Sha256 root_of(const std::vector<Resource>& resources);
-
 // Why a path cannot be one of a signed model: leads out of it, or is written in a second way.
 std::optional<std::string> unfit_name(std::string_view path);
 // True if `path` is `ignored` or lies below it.
