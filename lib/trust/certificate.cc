@@ -20,13 +20,6 @@
 namespace wtool {
 namespace {
 
-template <auto kFree>
-struct Free {
-  template <class T>
-  void operator()(T* p) const noexcept {
-    kFree(p);
-  }
-};
 void free_names(GENERAL_NAMES* names) noexcept {
   GENERAL_NAMES_free(names);
 }
@@ -43,10 +36,6 @@ constexpr std::size_t kLongestPem = std::size_t{16} << 20;
 constexpr int kDeepest = 8;
 // 112 bits: RSA from 2048 bits on, digests from SHA-224 on.
 constexpr int kSecurityLevel = 2;
-
-Error cannot(std::string_view what) {
-  return Error(Fault::Internal, fmt::format("OpenSSL cannot {}: {}", what, openssl_reason()));
-}
 
 std::shared_ptr<X509> shared(X509* certificate) {
   return {certificate, [](X509* c) { X509_free(c); }};

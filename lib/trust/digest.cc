@@ -16,6 +16,7 @@
 
 #include "lib/base/hex.h"
 #include "lib/base/text.h"
+#include "lib/trust/openssl.h"
 #include "lib/trust/openssl_memory.h"
 
 namespace wtool {
@@ -28,25 +29,10 @@ constexpr std::size_t kBuffers = 3;
 constexpr std::uint64_t kWorthAReader = std::uint64_t{8} << 20;
 constexpr auto kProgressEvery = std::chrono::milliseconds(50);
 
-struct FreeMd {
-  void operator()(EVP_MD* md) const noexcept { EVP_MD_free(md); }
-};
-struct FreeContext {
-  void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
-};
-
-// Why a call of OpenSSL failed, as far as we can know.
-[[noreturn]] void fail(std::string_view what) {
-  check_openssl_memory();
-  throw Error(Fault::Internal, fmt::format("OpenSSL {}", what));
-}
-
 const EVP_MD* sha256_md() {
-  // Without openssl.cnf: a provider that it names would be loaded into the static binary.
-  static const std::unique_ptr<EVP_MD, FreeMd> kMd(
-      (give_openssl_a_reserve(), OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr),
-       EVP_MD_fetch(nullptr, "SHA256", nullptr)));
-  if (!kMd) fail("has no SHA-256");
+  static const std::unique_ptr<EVP_MD, Free<EVP_MD_free>> kMd(
+      (start_openssl(), EVP_MD_fetch(nullptr, "SHA256", nullptr)));
+  if (!kMd) throw cannot("find its SHA-256");
   return kMd.get();
 }
 
@@ -202,12 +188,12 @@ std::optional<Sha256> parse_sha256(std::string_view hex) {
 
 struct Sha256Stream::State {
   const EVP_MD* md = sha256_md();  // first: it sets OpenSSL up
-  std::unique_ptr<EVP_MD_CTX, FreeContext> context{EVP_MD_CTX_new()};
+  std::unique_ptr<EVP_MD_CTX, Free<EVP_MD_CTX_free>> context{EVP_MD_CTX_new()};
 };
 
 Sha256Stream::Sha256Stream() : state_(std::make_unique<State>()) {
   if (!state_->context || EVP_DigestInit_ex2(state_->context.get(), state_->md, nullptr) != 1)
-    fail("cannot begin a SHA-256");
+    throw cannot("begin a SHA-256");
   check_openssl_memory();
 }
 Sha256Stream::~Sha256Stream() = default;
@@ -216,7 +202,7 @@ Sha256Stream& Sha256Stream::operator=(Sha256Stream&&) noexcept = default;
 
 void Sha256Stream::update(Bytes bytes) {
   if (EVP_DigestUpdate(state_->context.get(), bytes.data(), bytes.size()) != 1)
-    fail("cannot go on with a SHA-256");
+    throw cannot("go on with a SHA-256");
 }
 Sha256 Sha256Stream::finish() {
   Sha256 out;
@@ -224,7 +210,7 @@ Sha256 Sha256Stream::finish() {
   if (EVP_DigestFinal_ex(state_->context.get(), reinterpret_cast<unsigned char*>(out.bytes.data()),
                          &size) != 1 ||
       size != out.bytes.size())
-    fail("cannot end a SHA-256");
+    throw cannot("end a SHA-256");
   check_openssl_memory();
   return out;
 }

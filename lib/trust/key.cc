@@ -25,13 +25,6 @@
 namespace wtool {
 namespace {
 
-template <auto kFree>
-struct Free {
-  template <class T>
-  void operator()(T* p) const noexcept {
-    kFree(p);
-  }
-};
 using Bio = std::unique_ptr<BIO, Free<BIO_free_all>>;
 using MdContext = std::unique_ptr<EVP_MD_CTX, Free<EVP_MD_CTX_free>>;
 using KeyContext = std::unique_ptr<EVP_PKEY_CTX, Free<EVP_PKEY_CTX_free>>;
@@ -57,7 +50,7 @@ constexpr std::size_t kLongestPem = std::size_t{1} << 20;
 
 Bio reader(std::string_view text) {
   Bio bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
-  if (!bio) throw Error(Fault::Internal, "OpenSSL is out of memory");
+  if (!bio) throw cannot("read from memory");
   return bio;
 }
 
@@ -162,23 +155,7 @@ bool lacks_algorithm() {
   return lacks;
 }
 
-Error cannot(std::string_view what) {
-  return Error(Fault::Internal, fmt::format("OpenSSL cannot {}: {}", what, openssl_reason()));
-}
-
 }  // namespace
-
-void start_openssl() {
-  give_openssl_a_reserve();
-  OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
-}
-
-std::string openssl_reason() {
-  check_openssl_memory();  // then that is the reason
-  const char* reason = ERR_reason_error_string(ERR_get_error());
-  ERR_clear_error();
-  return reason ? reason : "";
-}
 
 std::string_view name_of(Curve curve) noexcept {
   return row_of(curve).name;

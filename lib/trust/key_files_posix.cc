@@ -8,26 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/engine/files_posix.h"
 #include "lib/trust/key.h"
 
 namespace wtool {
 namespace {
 
 constexpr std::size_t kLongest = std::size_t{1} << 20;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const noexcept { return fd_; }
-
- private:
-  int fd_;
-};
 
 Error io(const std::string& path, std::string_view doing) {
   return Error(Fault::Io,
@@ -49,8 +36,7 @@ void write_new(const std::string& path, std::string_view text, mode_t mode) {
     return error;
   };
   while (!text.empty()) {
-    const ssize_t n = ::write(file.get(), text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = again([&] { return ::write(file.get(), text.data(), text.size()); });
     if (n < 0) throw fail("be written");
     text.remove_prefix(static_cast<std::size_t>(n));
   }
@@ -78,8 +64,7 @@ Secret read_private_file(const std::string& path) {
   Secret out;
   std::array<char, 4096> piece;
   for (;;) {
-    const ssize_t n = ::read(file.get(), piece.data(), piece.size());
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = again([&] { return ::read(file.get(), piece.data(), piece.size()); });
     if (n < 0) throw io(path, "be read");
     if (n == 0) break;
     out.append({piece.data(), static_cast<std::size_t>(n)});

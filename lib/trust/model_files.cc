@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 
-#include <fmt/format.h>
 #include <openssl/evp.h>
 
 #include "lib/base/hex.h"
@@ -20,19 +19,12 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kPiece = std::size_t{256} << 10;
 
-struct FreeMd {
-  void operator()(EVP_MD* md) const noexcept { EVP_MD_free(md); }
-};
-struct FreeContext {
-  void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
-};
-
 Buffer blake2b_of(const Extent& extent, const RunOptions& options) {
-  static const std::unique_ptr<EVP_MD, FreeMd> kMd(
+  static const std::unique_ptr<EVP_MD, Free<EVP_MD_free>> kMd(
       (start_openssl(), EVP_MD_fetch(nullptr, "BLAKE2B-512", nullptr)));
-  const std::unique_ptr<EVP_MD_CTX, FreeContext> context(EVP_MD_CTX_new());
+  const std::unique_ptr<EVP_MD_CTX, Free<EVP_MD_CTX_free>> context(EVP_MD_CTX_new());
   if (!kMd || !context || EVP_DigestInit_ex2(context.get(), kMd.get(), nullptr) != 1)
-    throw Error(Fault::Internal, "OpenSSL cannot begin a BLAKE2b");
+    throw cannot("begin a BLAKE2b");
   Buffer piece;
   for (std::uint64_t at = 0; at < extent.bytes; at += piece.size()) {
     if (options.stop_signal && options.stop_signal->load(std::memory_order_relaxed) != 0)
@@ -40,13 +32,13 @@ Buffer blake2b_of(const Extent& extent, const RunOptions& options) {
     piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, extent.bytes - at)));
     extent.source->read(extent.offset + at, piece);
     if (EVP_DigestUpdate(context.get(), piece.data(), piece.size()) != 1)
-      throw Error(Fault::Internal, "OpenSSL cannot go on with a BLAKE2b");
+      throw cannot("go on with a BLAKE2b");
   }
   Buffer out(64);
   unsigned size = 0;
   if (EVP_DigestFinal_ex(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size) != 1 ||
       size != out.size())
-    throw Error(Fault::Internal, "OpenSSL cannot end a BLAKE2b");
+    throw cannot("end a BLAKE2b");
   check_openssl_memory();
   return out;
 }
