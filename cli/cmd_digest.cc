@@ -9,6 +9,7 @@
 
 #include "cli/common.h"
 #include "cli/content.h"
+#include "cli/digest_list.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
@@ -32,13 +33,6 @@ struct Item {
   std::uint64_t bytes = 0;
   Sha256 digest = {};
 };
-
-// Links resolved as far as can be, to recognise a file by.
-std::string real_path(const std::string& path) {
-  std::error_code failed;
-  const fs::path real = fs::weakly_canonical(path, failed);
-  return failed ? path : real.native();
-}
 
 std::string without_slashes(std::string path) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();

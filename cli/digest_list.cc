@@ -18,14 +18,8 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kLongestList = std::uint64_t{256} << 20;
 
-Buffer read_bytes(const std::string& path) {
-  const SourcePtr file = open_file(path);
-  if (file->size() > kLongestList)
-    throw Error(Fault::BadFile, fmt::format("{} bytes are too many for a list of digests; wtool "
-                                            "takes {}",
-                                            file->size(), kLongestList))
-        .in(path);
-  return read_all({file, 0, file->size()});
+std::string read_text(const std::string& path) {
+  return read_small_file(path, kLongestList, "a list of digests");
 }
 
 void parse(std::string text, DigestList& list) {
@@ -73,7 +67,7 @@ std::string DigestList::place(const std::string& name) const {
 DigestList read_digest_list(const std::string& path) {
   DigestList list;
   list.path = path;
-  parse(std::string(as_text(read_bytes(path))), list);
+  parse(read_text(path), list);
   return list;
 }
 
@@ -85,9 +79,8 @@ DigestList read_digest_list(const std::string& path, const SignatureOptions& sig
         .hint("with -c, PATH and --tensors choose what is compared");
   DigestList list;
   list.path = path;
-  Buffer bytes = read_bytes(path);
-  std::string text(as_text(bytes));
-  list.verdict = signature_of(signature, path, from_memory(path, std::move(bytes)), context);
+  std::string text = read_text(path);
+  list.verdict = signature_of(signature, path, from_memory(path, to_buffer(text)), context);
   for (const std::string& w : list.verdict->warnings) warn(w);
   if (!context.common->json) list.verdict->print();
   if (list.usable()) parse(std::move(text), list);

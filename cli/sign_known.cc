@@ -6,19 +6,18 @@
 
 #include <fmt/format.h>
 
+#include "cli/digest_list.h"
 #include "cli/sign_job.h"
 #include "cli/signature.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
 #include "lib/trust/certificate.h"
-#include "lib/trust/manifest.h"
 
 namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kLongestList = std::uint64_t{256} << 20;
 constexpr std::size_t kMostNamed = 10;
 
 std::string named(const std::vector<std::string>& names) {
@@ -152,17 +151,12 @@ Error bad(std::string text) {
 }
 
 std::vector<Listed> read_digests(const std::string& path) {
-  std::string text = read_small_file(path, kLongestList);
-  const auto first = text.find_first_not_of(" \t\r\n");
+  DigestList list = read_digest_list(path);
   std::vector<Listed> out;
-  if (first != std::string::npos && text[first] == '{') try {
-      for (ManifestFile& f : parse_manifest(std::move(text)).files)
-        out.push_back({std::move(f.name), f.digest, f.bytes});
-      return out;
-    } catch (Error& e) {
-      throw e.in(path);
-    }
-  for (Checksum& c : parse_checksums(text, path)) {
+  if (list.manifest)
+    for (ManifestFile& f : list.manifest->files)
+      out.push_back({std::move(f.name), f.digest, f.bytes});
+  for (Checksum& c : list.checksums) {
     if (c.name.empty()) throw bad("is a digest without a name").in(path);
     out.push_back({std::move(c.name), c.digest});
   }

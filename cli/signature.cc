@@ -118,18 +118,18 @@ void print(const std::string& path, const Bundle& b, const Statement& s,
 
 }  // namespace
 
-std::string read_small_file(const std::string& path, std::uint64_t most) {
+std::string read_small_file(const std::string& path, std::uint64_t most, std::string_view what) {
   const SourcePtr file = open_file(path);
   if (file->size() > most)
-    throw Error(Fault::BadFile,
-                fmt::format("{} bytes are too many; wtool takes {}", file->size(), most))
+    throw Error(Fault::BadFile, fmt::format("{} bytes are too many for {}; wtool takes {}",
+                                            file->size(), what, most))
         .in(path);
   const Buffer bytes = read_all({file, 0, file->size()});
   return std::string(as_text(bytes));
 }
 
 Bundle read_bundle(const std::string& path) {
-  std::string text = read_small_file(path, kLargestBundle);
+  std::string text = read_small_file(path, kLargestBundle, "a signature");
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first == std::string::npos || text[first] != '{')
     throw Error(Fault::BadFile, "is no Sigstore bundle: it does not begin with '{'").in(path);

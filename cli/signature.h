@@ -11,7 +11,8 @@ namespace wtool {
 // What sign, sign show and verify share.
 
 Bundle read_bundle(const std::string& path);  // throws with the path
-std::string read_small_file(const std::string& path, std::uint64_t most);
+// Throws BadFile, with both numbers, if there are more bytes: too many for `what`.
+std::string read_small_file(const std::string& path, std::uint64_t most, std::string_view what);
 
 // Where a model's signature lies if nothing else is said: MODEL/model.sig, FILE.sig.
 std::string default_signature(const std::string& model);

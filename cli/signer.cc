@@ -26,10 +26,12 @@ PrivateKey load_key(const SignerOptions& options) {
 // must have it from elsewhere.
 std::vector<Buffer> load_chain(const SignerOptions& options, const PublicKey& key) {
   std::vector<Certificate> all = Certificate::from_pem(
-      read_small_file(options.certificate, kLargestCertificate), options.certificate);
+      read_small_file(options.certificate, kLargestCertificate, "certificates"),
+      options.certificate);
   for (const std::string& file : options.chain)
-    std::ranges::move(Certificate::from_pem(read_small_file(file, kLargestCertificate), file),
-                      std::back_inserter(all));
+    std::ranges::move(
+        Certificate::from_pem(read_small_file(file, kLargestCertificate, "certificates"), file),
+        std::back_inserter(all));
   if (all[0].key().pem() != key.pem())
     throw Error(Fault::Usage, fmt::format("its key is not the one of {}", quoted(options.key)))
         .in(options.certificate);

@@ -100,7 +100,7 @@ class SignatureCheck {
 
   bool check_key() {
     const PublicKey key =
-        PublicKey::from_pem(read_small_file(options_.key, kLargestPem), options_.key);
+        PublicKey::from_pem(read_small_file(options_.key, kLargestPem, "a key"), options_.key);
     const std::string hint = key.hint();
     verdict_.signer = fmt::format("key {} ({})", hint, name_of(key.curve()));
     verdict_.facts = {{"key", hint}, {"curve", std::string(name_of(key.curve()))}};
@@ -145,8 +145,9 @@ class SignatureCheck {
   bool check_certificate() {
     std::vector<Certificate> anchors;
     for (const std::string& file : options_.ca)
-      std::ranges::move(Certificate::from_pem(read_small_file(file, kLargestPem), file),
-                        std::back_inserter(anchors));
+      std::ranges::move(
+          Certificate::from_pem(read_small_file(file, kLargestPem, "certificates"), file),
+          std::back_inserter(anchors));
     if (bundle_.kind != Bundle::Kind::Certificate)
       return verdict_.fail("wrong-key", "signed with a bare key, not with a certificate: --key");
     const std::vector<Certificate> chain = certificates();
