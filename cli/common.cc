@@ -258,13 +258,25 @@ Destination beside(const Model& model, const Format& format, std::string_view la
   return to;
 }
 
+// A folder is replaced by its name, which "m/" and "m/." have and ".." has not.
+std::string without_dots(std::string_view path) {
+  const std::string typed(path);
+  while ((path.size() > 1 && path.ends_with('/')) || path.ends_with("/.")) path.remove_suffix(1);
+  const auto last = path.substr(path.rfind('/') + 1);
+  if (last == "." || last == "..")
+    throw Error(Fault::Usage, "the output has no name of its own")
+        .in(typed)
+        .hint("name the folder, as seen from the one above it: ../NAME");
+  return std::string(path);
+}
+
 }  // namespace
 
 Destination destination(const OutputOptions& options, const std::string& to, const Model& model,
                         const Registry& registry, std::string_view label, const Format* prefer) {
   const std::string& path = options.output;
   const bool folder = !path.empty() && path != "-" &&
-                      (is_folder(path) || path.ends_with('/') ||
+                      (is_folder(path) || path.ends_with('/') || path.ends_with("/.") ||
                        (model.is_folder && fs::path(path).extension().empty()));
   const Format& format = output_format(options, to, model, registry, prefer, folder);
   if (!format.layout)
@@ -277,7 +289,7 @@ Destination destination(const OutputOptions& options, const std::string& to, con
           .hint("say -o FILE, or redirect standard output");
     result.kind = OutputSet::Kind::Stdout;
   } else if (folder) {
-    while (result.path.size() > 1 && result.path.ends_with('/')) result.path.pop_back();
+    result.path = without_dots(path);
     result.kind = OutputSet::Kind::Folder;
   }
   return result;

@@ -9,6 +9,7 @@
 
 #include "cli/common.h"
 #include "cli/rewrite.h"
+#include "cli/signature.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
 #include "lib/model/folder.h"
@@ -267,8 +268,8 @@ class Walk {
     p.answer = Answer::Ok;
     p.path = c.path;
     home_of_[p.path] = Home{c.folder, !c.near};
-    const std::string signature = c.files.empty() ? c.path + ".sig" : joined(c.path, "model.sig");
-    if (exists(signature)) p.signature = signature;
+    if (std::string signature = default_signature(c.path); exists(signature))
+      p.signature = std::move(signature);
     if (!c.files.empty()) return;  // the file with its metadata is not among those of the digest
     try {
       Diagnostics faults;

@@ -1,7 +1,6 @@
 #include "cli/records.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 
 #include <fmt/format.h>
@@ -20,16 +19,8 @@
 namespace wtool {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr std::string_view kInside = "model.sig";
-
 bool beside_anything(const RecordOptions& o) {
   return o.manifest || o.provenance || o.bom || !o.key.empty();
-}
-
-std::string own_name(const std::string& path) {
-  return fs::path(path).filename().native();
 }
 
 // Whether there is a place for lineage in what is written.
@@ -84,9 +75,7 @@ std::vector<Lineage::Source> sources_of(const Model& model, std::vector<Sha256> 
     bytes += out.back().bytes;
   }
   if (!is_one_source(model)) return out;
-  const std::string name = fs::absolute(model.path).lexically_normal().parent_path().native();
-  return {{own_name(model.path.ends_with('/') ? name : model.path), bytes,
-           root_digest(digests).hex(), files.size()}};
+  return {{own_name(model.path), bytes, root_digest(digests).hex(), files.size()}};
 }
 
 }  // namespace
@@ -116,11 +105,9 @@ Records::Records(const RecordOptions& options, Job& job, const Finish& how, cons
     throw Error(Fault::Usage,
                 "--sign, --manifest, --provenance and --bom need an output with a name")
         .in("-");
-  std::string path = job.to.path;
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
   const bool signs = !options.key.empty();
   const auto add = [&](std::string kind, std::string_view suffix) {
-    beside_.push_back({std::move(kind), path + std::string(suffix)});
+    beside_.push_back({std::move(kind), job.to.path + std::string(suffix)});
   };
   if (signs && job.to.kind == OutputSet::Kind::File) add("signature", ".sig");
   if (options.manifest) add("manifest", ".manifest.json");
@@ -158,7 +145,7 @@ void Records::begin(OutputSet& outputs, OutputSet::Existing existing) {
     signer_.emplace(SignerOptions{
         .key = options_.key, .certificate = {}, .chain = {}, .passphrase = options_.passphrase});
     if (job_.to.kind == OutputSet::Kind::Folder)
-      inside_ = outputs.create(std::string(kInside), std::nullopt);
+      inside_ = outputs.create(std::string(kSignatureInside), std::nullopt);
   }
   first_file_ = outputs.files();
   if (lineage_ || options_.provenance || options_.bom) {
@@ -204,9 +191,9 @@ Statement Records::statement(const WrittenDigests::Result& found) const {
   s.subject = own_name(job_.to.path);
   s.ignore_paths = git_paths();
   const bool folder = job_.to.kind == OutputSet::Kind::Folder;
-  if (folder) s.ignore_paths->push_back(std::string(kInside));
+  if (folder) s.ignore_paths->push_back(std::string(kSignatureInside));
   for (const WrittenDigests::File& f : found.files)
-    if (f.name != kInside || !folder)
+    if (f.name != kSignatureInside || !folder)
       s.resources.push_back({folder ? f.name : s.subject, 0, std::nullopt, f.digest.hex()});
   return s;
 }
@@ -219,7 +206,7 @@ std::string Records::manifest(const WrittenDigests::Result& found) const {
   std::vector<std::uint32_t> number(found.files.size());
   for (std::size_t i = 0; i < found.files.size(); ++i) {
     const WrittenDigests::File& f = found.files[i];
-    if (folder && f.name == kInside) continue;
+    if (folder && f.name == kSignatureInside) continue;
     number[i] = static_cast<std::uint32_t>(m.files.size());
     m.files.push_back({folder ? own + "/" + f.name : own, f.bytes, f.digest});
   }
@@ -254,7 +241,7 @@ BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   r.output = own_name(job_.to.path);
   r.folder = job_.to.kind == OutputSet::Kind::Folder;
   std::vector<WrittenDigests::File> files = found.files;
-  if (r.folder) std::erase_if(files, [](const auto& f) { return f.name == kInside; });
+  if (r.folder) std::erase_if(files, [](const auto& f) { return f.name == kSignatureInside; });
   std::ranges::sort(files, {}, &WrittenDigests::File::name);
   std::vector<Sha256> digests;
   for (const WrittenDigests::File& f : files) {
@@ -296,7 +283,7 @@ void Records::write(OutputSet& outputs) {
   const std::string own = own_name(job_.to.path);
   if (signer_) {
     const std::string text = signer_->sign(statement(found));
-    signature = file_of(inside_ ? own + "/" + std::string(kInside) : own + ".sig", text);
+    signature = file_of(inside_ ? own + "/" + std::string(kSignatureInside) : own + ".sig", text);
     if (inside_)
       outputs.append(*inside_, as_bytes(text));
     else
@@ -332,7 +319,7 @@ void Records::commit() {
 std::vector<WrittenRecord> Records::paths() const {
   std::vector<WrittenRecord> out;
   if (!options_.key.empty() && job_.to.kind == OutputSet::Kind::Folder)
-    out.push_back({"signature", joined(job_.to.path, std::string(kInside))});
+    out.push_back({"signature", joined(job_.to.path, std::string(kSignatureInside))});
   for (const Beside& b : beside_) out.push_back({b.kind, b.path});
   return out;
 }

@@ -11,16 +11,12 @@
 #include "cli/signature.h"
 #include "cli/terminal.h"
 #include "lib/base/text.h"
+#include "lib/engine/output_set.h"
 
 namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string subject_of(const std::string& model) {
-  const fs::path path = fs::absolute(model).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().native();
-}
 
 // A name must mean the same to everyone who reads the statement.
 void check_names(const SignJob& job) {
@@ -97,14 +93,13 @@ std::vector<FileState> states_of(const SignJob& job) {
 
 // What a killed run for the same output may have left in the model; ours removes it before it ends.
 void drop_leftovers(SignJob& job) {
-  const fs::path inside(job.inside);
-  const std::string prefix =
-      (inside.parent_path() / fmt::format(".{}.wtool-", inside.filename().native())).native();
+  if (job.inside.empty()) return;
+  const std::string folder = job.inside.substr(0, job.inside.rfind('/') + 1);
   std::erase_if(job.files, [&](const ModelFile& f) {
-    if (job.inside.empty() || !f.name.starts_with(prefix)) return false;
-    const auto end = f.name.find('/', prefix.size());
-    return end != std::string::npos &&
-           parse_u64(std::string_view(f.name).substr(prefix.size(), end - prefix.size()));
+    if (!f.name.starts_with(folder)) return false;
+    const auto end = f.name.find('/', folder.size());
+    const std::string name = f.name.substr(folder.size(), end - folder.size());
+    return end != std::string::npos && OutputSet::is_hidden_folder(name, job.inside);
   });
 }
 
@@ -145,7 +140,7 @@ SignJob plan_signature(std::string model, std::string output, Dialect dialect,
   if (job.folder && job.output != "-") job.inside = name_below(job.model, job.output).value_or("");
 
   Statement& s = job.statement;
-  s.subject = subject_of(job.model);
+  s.subject = own_name(job.model);
   s.ignore_paths = ignored_paths(scope, job);
   if (scope.method == "shards") {
     s.method = Statement::Method::Shards;

@@ -142,9 +142,15 @@ Bundle read_bundle(const std::string& path) {
   }
 }
 
+std::string own_name(const std::string& path) {
+  const fs::path full = fs::absolute(path).lexically_normal();
+  return (full.has_filename() ? full : full.parent_path()).filename().native();
+}
+
 std::string default_signature(const std::string& model) {
   std::error_code ignored;
-  return fs::is_directory(model, ignored) ? joined(model, "model.sig") : model + ".sig";
+  return fs::is_directory(model, ignored) ? joined(model, std::string(kSignatureInside))
+                                          : model + ".sig";
 }
 
 std::optional<std::string> name_below(const std::string& model, const std::string& path) {

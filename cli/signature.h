@@ -14,6 +14,9 @@ Bundle read_bundle(const std::string& path);  // throws with the path
 // Throws BadFile, with both numbers, if there are more bytes: too many for `what`.
 std::string read_small_file(const std::string& path, std::uint64_t most, std::string_view what);
 
+// What a file or folder is called wherever it is seen from: "m" of "m/", "m/." and ".".
+std::string own_name(const std::string& path);
+inline constexpr std::string_view kSignatureInside = "model.sig";
 // Where a model's signature lies if nothing else is said: MODEL/model.sig, FILE.sig.
 std::string default_signature(const std::string& model);
 // The name of `path` below `model`, links in its folder resolved; nothing if it lies elsewhere.

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <sys/types.h>
@@ -66,6 +67,10 @@ class OutputSet {
   // exchanged only if it holds nothing but names that we would write, else Usage lists what is in
   // the way. Stdout: the bytes are sent; throws Cancelled if the reader has gone.
   void commit();
+
+  // Whether a folder of this name, beside `target`, would be the hidden one of a run that writes
+  // it.
+  static bool is_hidden_folder(std::string_view name, const std::string& target);
 
   const std::string& target() const noexcept { return target_; }
   std::uint64_t total_bytes() const noexcept;  // of all files

@@ -82,13 +82,11 @@ std::string staging_prefix(const fs::path& target) {
 }
 
 // Removes what killed runs for the same target left. Whoever works in such a folder holds its lock.
-void remove_stale(const fs::path& folder, const std::string& prefix) {
+void remove_stale(const fs::path& folder, const std::string& target) {
   const auto items = items_of(folder);
   if (!items) return;
   for (const FolderItem& item : *items) {
-    if (!item.is_folder || !item.name.starts_with(prefix) ||
-        !parse_u64(std::string_view(item.name).substr(prefix.size())))
-      continue;
+    if (!item.is_folder || !OutputSet::is_hidden_folder(item.name, target)) continue;
     const std::string path = folder / item.name;
     const Descriptor lock(open_folder(path));
     if (lock.get() < 0 || again([&] { return ::flock(lock.get(), LOCK_EX | LOCK_NB); }) != 0)
@@ -210,6 +208,11 @@ void OutputSet::remove_made() noexcept {
   ::rmdir(staging_.c_str());
 }
 
+bool OutputSet::is_hidden_folder(std::string_view name, const std::string& target) {
+  const std::string prefix = staging_prefix(target);
+  return name.starts_with(prefix) && parse_u64(name.substr(prefix.size()));
+}
+
 void OutputSet::settle_target() {
   if (target_.empty()) throw Error(Fault::Usage, "the output has no name");
   final_ = target_;
@@ -246,9 +249,8 @@ void OutputSet::make_staging() {
   const fs::path path(final_);
   if (!path.has_filename()) throw Error(Fault::Usage, "cannot be replaced").in(target_);
   const fs::path folder = folder_of(path);
-  const std::string prefix = staging_prefix(path);
-  remove_stale(folder, prefix);
-  std::string name = folder / fmt::format("{}{}", prefix, ::getpid());
+  remove_stale(folder, final_);
+  std::string name = folder / fmt::format("{}{}", staging_prefix(path), ::getpid());
   // Between mkdir and flock another run can take the folder for a stale one: then it is gone, and
   // made again.
   for (int tries = 0; tries < 100; ++tries) {

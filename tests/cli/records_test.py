@@ -117,6 +117,27 @@ class Records(Command):
         self.assertEqual((meta["wtool.source.count"], meta["wtool.source.0.name"]), ("1", "arrays"))
         self.assertEqual(meta["wtool.source.0.files"], str(len(files)))
 
+    def test_a_folder_with_a_dot_behind_it_has_its_own_name(self):
+        self.folder()
+        self.key()
+        self.wtool("convert", "model/.", "-o", "out/.", "--sign", "me.pem", "--manifest", "--provenance")
+        self.assertFalse([p for p in os.listdir("out") if p.startswith(".")])
+        self.wtool("verify", "-c", "out.manifest.json", "--key", "me.pub.pem")
+        self.assertEqual([m["model"] for m in json.loads(pathlib.Path("out.manifest.json").read_text())["models"]], ["out"])
+        self.assertEqual(json.loads(payload("out/model.sig"))["subject"][0]["name"], "out")
+        self.assertEqual(json.loads(payload("out.provenance.sigstore.json"))["subject"][0]["name"], "out/")
+        self.wtool("convert", "model", "-o", "out//.//", "-f", "--sign", "me.pem", "--manifest", "--provenance")
+
+        self.wtool("convert", "model", "-o", "arrays/.", "--to", "npy")
+        self.wtool("convert", "arrays/.", "--dtype", "bf16", "-o", "b.safetensors")
+        self.assertEqual(metadata("b.safetensors")["wtool.source.0.name"], "arrays")
+
+        os.mkdir("empty")
+        for place in (".", "./", "..", "x/.."):
+            said = self.wtool("convert", "../model", "-o", place, "-f", code=2, cwd="empty").stderr.decode()
+            self.assertIn("no name of its own", said)
+        self.assertEqual(os.listdir("empty"), [])
+
     def test_what_only_packs_anew_is_left_as_it_was(self):
         self.model()
         self.wtool("convert", "m.safetensors", "-o", "c.safetensors")

@@ -182,6 +182,13 @@ def oddities(t):
     t.run("sign", "odd", *me, "-f", says="signed 6 files")
     t.expect(not left.exists(), "what a killed run has left is still there")
     t.run("verify", "odd", *trust)
+    long = 246 * "n" + ".sig"  # with more behind it, too long for a name
+    left = odd / f".{long[:237]}.wtool-4194303"
+    left.mkdir()
+    (left / "output").write_bytes(b"{")
+    t.run("sign", "odd", *me, "-o", f"odd/{long}", "--ignore", "model.sig", says="signed 6 files")
+    t.expect(not left.exists(), "what a killed run has left under a long name is still there")
+    (odd / long).unlink(missing_ok=True)
     t.run("sign", "odd", *me, "-o", "elsewhere.sig", says="model.sig is signed like the other files")
     t.run("verify", "odd", *trust, "--signature", "elsewhere.sig", says="VERIFIED: 7 files")
 
