@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/cursor.h"
 #include "formats/gguf_types.h"
 #include "formats/registry.h"
 #include "lib/base/text.h"
@@ -46,60 +47,10 @@ constexpr std::array<const Rule*, 24> kRules{
     &kValueType, &kBool,     &kArray, &kNested, &kAlignment, &kName, &kNameText, &kDims,
     &kEmpty,     &kOverflow, &kType,  &kRow,    &kOffset,    &kData, &kTrailing, &kSplit};
 
+// A vocabulary of megabytes costs neither a read for each word nor memory.
+constexpr std::size_t kWindow = std::size_t{1} << 20;
+
 constexpr std::string_view kShortHint = "a download cut short? fetch the file again";
-
-// A file front to back through a window: a vocabulary of megabytes costs neither a read for each
-// word nor memory. Whoever takes bytes has seen that they are left().
-class Cursor {
- public:
-  static constexpr std::size_t kWindow = std::size_t{1} << 20;
-
-  explicit Cursor(SourcePtr source) : source_(std::move(source)), size_(source_->size()) {}
-
-  std::uint64_t at() const noexcept { return begin_ + used_; }
-  std::uint64_t left() const noexcept { return size_ - at(); }
-
-  Bytes take(std::size_t n) {  // at most kWindow
-    if (window_.size() - used_ < n) refill();
-    const Bytes out = Bytes(window_).subspan(used_, n);
-    used_ += n;
-    return out;
-  }
-  void skip(std::uint64_t n) {
-    if (n <= window_.size() - used_) {
-      used_ += static_cast<std::size_t>(n);
-      return;
-    }
-    begin_ = at() + n;
-    used_ = 0;
-    window_.clear();
-  }
-  template <class T>
-  T number(bool big_endian) {
-    const T v = load<T>(take(sizeof(T)));
-    return big_endian ? byte_swapped(v) : v;
-  }
-  std::string text(std::uint64_t n) {
-    if (n <= kWindow) return std::string(as_text(take(static_cast<std::size_t>(n))));
-    std::string out(static_cast<std::size_t>(n), '\0');
-    source_->read(at(), std::as_writable_bytes(std::span(out)));
-    skip(n);
-    return out;
-  }
-
- private:
-  void refill() {
-    begin_ = at();
-    used_ = 0;
-    window_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kWindow, size_ - begin_)));
-    source_->read(begin_, window_);
-  }
-
-  SourcePtr source_;
-  std::uint64_t size_, begin_ = 0;  // begin_: the window's place in the file
-  std::size_t used_ = 0;
-  Buffer window_;
-};
 
 // One row of the table of tensors.
 struct Info {
@@ -127,7 +78,11 @@ std::optional<std::string> bad_text(std::string_view s) {
 class Reader {
  public:
   Reader(const SourcePtr& source, Catalog& catalog, Diagnostics& faults)
-      : source_(*source), in_(source), source_ptr_(source), catalog_(catalog), faults_(faults) {}
+      : source_(*source),
+        in_(*source, kWindow),
+        source_ptr_(source),
+        catalog_(catalog),
+        faults_(faults) {}
 
   void run() {
     catalog_.format = "gguf";
@@ -438,8 +393,7 @@ void Reader::bools(std::uint64_t count) {
   bool told = false;
   while (count > 0) {
     const std::uint64_t place = in_.at();
-    const Bytes piece =
-        in_.take(static_cast<std::size_t>(std::min<std::uint64_t>(count, Cursor::kWindow)));
+    const Bytes piece = in_.take(static_cast<std::size_t>(std::min<std::uint64_t>(count, kWindow)));
     count -= piece.size();
     const auto bad = std::ranges::find_if(piece, [](std::byte b) { return b > std::byte{1}; });
     if (told || bad == piece.end()) continue;

@@ -15,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/cursor.h"
 #include "formats/registry.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
@@ -46,44 +47,7 @@ constexpr std::uint64_t kMaxI32 = std::numeric_limits<std::int32_t>::max();
 
 // ---- reading
 
-// A file front to back through a window that holds any entry's head.
-class Cursor {
- public:
-  explicit Cursor(const Source& source) : source_(source), size_(source.size()) {}
-
-  std::uint64_t at() const noexcept { return at_; }
-  std::uint64_t left() const noexcept { return size_ - at_; }
-  void skip(std::uint64_t n) { at_ += n; }  // at most left()
-
-  // The caller has seen that they are left().
-  std::int32_t number() { return load<std::int32_t>(take(kNumber)); }
-  std::string text(std::uint64_t n) {
-    if (n <= kWindow) return std::string(as_text(take(n)));
-    std::string out(static_cast<std::size_t>(n), '\0');
-    source_.read(at_, std::as_writable_bytes(std::span(out)));
-    at_ += n;
-    return out;
-  }
-
- private:
-  static constexpr std::uint64_t kWindow = 4096;
-
-  Bytes take(std::uint64_t n) {
-    if (at_ < begin_ || at_ + n > begin_ + window_.size()) {
-      window_.resize(static_cast<std::size_t>(std::min(kWindow, size_ - at_)));
-      source_.read(at_, window_);
-      begin_ = at_;
-    }
-    const Bytes out =
-        Bytes(window_).subspan(static_cast<std::size_t>(at_ - begin_), static_cast<std::size_t>(n));
-    at_ += n;
-    return out;
-  }
-
-  const Source& source_;
-  std::uint64_t size_, at_ = 0, begin_ = 0;
-  Buffer window_;
-};
+constexpr std::size_t kWindow = 4096;  // any entry's head; the sums are skipped
 
 std::optional<std::string> bad_text(std::string_view s) {
   const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == '\x7f'; };
@@ -104,18 +68,18 @@ bool in_range(std::int64_t n, std::uint64_t most) noexcept {
 // names of printable text. A safetensors header of less than 4 GiB reads as an empty name.
 bool detect(const Source& source) {
   constexpr std::int32_t kLooked = 4;
-  Cursor in(source);
+  Cursor in(source, kWindow);
   if (in.left() < kNumber + kLeastEntry) return false;
-  const std::int32_t entries = in.number();
+  const std::int32_t entries = in.number<std::int32_t>();
   if (!in_range(entries, std::min(kMaxEntries, in.left() / kLeastEntry))) return false;
   for (std::int32_t i = 0; i < std::min(entries, kLooked); ++i) {
     if (i > 0 && in.left() < kEntryHead) return true;  // cut short; read() says so
-    const std::int64_t length = in.number();
+    const std::int64_t length = in.number<std::int32_t>();
     if (!in_range(length, kMaxName)) return false;
     if (static_cast<std::uint64_t>(length) + 2 * kNumber > in.left()) return i > 0;
     if (bad_text(in.text(static_cast<std::uint64_t>(length)))) return false;
     in.skip(kNumber);
-    const std::int64_t values = in.number();
+    const std::int64_t values = in.number<std::int32_t>();
     if (!in_range(values, kMaxI32)) return false;
     if (static_cast<std::uint64_t>(values) > in.left() / sizeof(float)) return i > 0;
     in.skip(static_cast<std::uint64_t>(values) * sizeof(float));
@@ -127,7 +91,7 @@ bool detect(const Source& source) {
 class Reader {
  public:
   Reader(const SourcePtr& source, Catalog& catalog, Diagnostics& faults)
-      : name_(source->name()), in_(*source), catalog_(catalog), faults_(faults) {}
+      : name_(source->name()), in_(*source, kWindow), catalog_(catalog), faults_(faults) {}
 
   void run() {
     catalog_.format = "imatrix";
@@ -167,7 +131,7 @@ class Reader {
                          in_.at(), in_.left()));
       return false;
     }
-    out = in_.number();
+    out = in_.number<std::int32_t>();
     return true;
   }
 
