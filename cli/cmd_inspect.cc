@@ -1,131 +1,27 @@
 #include <algorithm>
-#include <cmath>
-#include <filesystem>
 #include <map>
-#include <numeric>
-#include <optional>
 
 #include <fmt/format.h>
 
-#include "cli/common.h"
-#include "cli/inspect_lineage.h"
-#include "cli/json.h"
+#include "cli/inspect.h"
 #include "cli/terminal.h"
 #include "cli/tree.h"
-#include "lib/base/text.h"
 #include "lib/model/lineage.h"
-#include "lib/model/selector.h"
 #include "lib/numeric/importance.h"
 
 namespace wtool {
 namespace {
-
-struct Options {
-  std::vector<std::string> inputs;
-  InputOptions open;
-  SelectOptions select;
-  bool list = false, meta = false;
-  std::string by, sort, get;
-  LineageOptions lineage;
-};
-
-// The file's name within its model.
-std::string_view file_label(const Model& model, const Source& source) {
-  std::string_view name = source.name();
-  std::string_view folder = model.path;
-  while (folder.ends_with('/')) folder.remove_suffix(1);
-  if (!folder.empty() && name.starts_with(folder) && name.size() > folder.size() &&
-      name[folder.size()] == '/') {
-    name.remove_prefix(folder.size());
-    while (name.starts_with('/')) name.remove_prefix(1);
-    return name;
-  }
-  return name.substr(name.rfind('/') + 1);
-}
-
-struct Totals {
-  std::uint64_t bytes = 0, parameters = 0;
-  double bits_per_weight() const {
-    return parameters == 0 ? std::nan("")
-                           : 8 * static_cast<double>(bytes) / static_cast<double>(parameters);
-  }
-};
-Totals totals(const Model& model) {
-  Totals t;
-  for (const LogicalTensor& l : model.tensors) {
-    t.bytes += model.stored_bytes(l);
-    t.parameters += element_count(l.shape).value_or(0);
-  }
-  return t;
-}
 
 std::string percent(std::uint64_t part, std::uint64_t whole) {
   if (whole == 0) return {};
   return fmt::format("{:.1f} %", 100.0 * static_cast<double>(part) / static_cast<double>(whole));
 }
 
-bool flat(const Options& o) {
+bool flat(const InspectOptions& o) {
   return o.list || !o.sort.empty() || !o.select.include.empty() || !o.select.exclude.empty();
 }
 
-// ---- selecting and sorting
-
-bool before(const Model& m, const std::string& by, const LogicalTensor& a, const LogicalTensor& b) {
-  if (by == "name") return natural_less(a.name, b.name);
-  if (by == "size") return m.stored_bytes(a) > m.stored_bytes(b);
-  if (by == "dtype") return type_label(m, a) < type_label(m, b);
-  if (by == "shape") return std::ranges::lexicographical_compare(b.shape, a.shape);
-  const TensorEntry &x = m.part(a, 0), &y = m.part(b, 0);
-  return std::pair(x.source, x.offset) < std::pair(y.source, y.offset);
-}
-
-std::vector<std::uint32_t> chosen(const Model& model, const Options& o) {
-  std::vector<std::uint32_t> which = selected(model, o.select);
-  if (!o.sort.empty())
-    std::ranges::stable_sort(which, [&](std::uint32_t a, std::uint32_t b) {
-      return before(model, o.sort, model.tensors[a], model.tensors[b]);
-    });
-  return which;
-}
-
 // ---- --by
-
-struct Sum {
-  std::uint64_t tensors = 0, parameters = 0, bytes = 0;
-};
-// Natural order by way of the map's comparison.
-struct Natural {
-  bool operator()(const std::string& a, const std::string& b) const { return natural_less(a, b); }
-};
-using Sums = std::map<std::string, Sum, Natural>;
-
-Sums sums_by(const Model& model, std::span<const std::uint32_t> which, const std::string& by) {
-  Sums sums;
-  const auto add = [&](std::string_view key, std::uint64_t parameters, std::uint64_t bytes) {
-    Sum& s = sums[std::string(key)];
-    ++s.tensors;
-    s.parameters += parameters;
-    s.bytes += bytes;
-  };
-  for (const std::uint32_t i : which) {
-    const LogicalTensor& t = model.tensors[i];
-    const std::uint64_t n = element_count(t.shape).value_or(0);
-    if (by == "layer") {
-      add(layer_label(t.name), n, model.stored_bytes(t));
-    } else if (by == "scheme") {
-      add(t.scheme ? t.scheme->name : "plain", n, model.stored_bytes(t));
-    } else {  // what is stored, part by part
-      for (std::size_t p = 0; p < t.count; ++p) {
-        const TensorEntry& e = model.part(t, p);
-        const std::string_view key = by == "dtype"
-                                         ? name_of(e.dtype)
-                                         : file_label(model, *model.catalog.sources()[e.source]);
-        add(key, element_count(e.shape).value_or(0), e.bytes);
-      }
-    }
-  }
-  return sums;
-}
 
 constexpr std::array<std::string_view, 4> kGroupings{"dtype", "layer", "scheme", "file"};
 constexpr std::array<std::string_view, 5> kSortings{"name", "size", "offset", "dtype", "shape"};
@@ -137,23 +33,13 @@ std::string check_word(std::span<const std::string_view> known, std::string_view
                      near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
 }
 
-std::vector<std::string> split_list(std::string_view list) {
-  std::vector<std::string> words;
-  for (std::size_t at = 0; at <= list.size();) {
-    const std::size_t end = std::min(list.find(',', at), list.size());
-    words.emplace_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
 std::string check_groupings(const std::string& list) {
   for (const std::string& word : split_list(list))
     if (std::string fault = check_word(kGroupings, word); !fault.empty()) return fault;
   return {};
 }
 
-void print_by(const Model& model, std::span<const std::uint32_t> which, const Options& o) {
+void print_by(const Model& model, std::span<const std::uint32_t> which, const InspectOptions& o) {
   bool first = true;
   for (const std::string& by : split_list(o.by)) {
     if (!std::exchange(first, false)) out("\n");
@@ -384,96 +270,9 @@ ExitCode print_value(const Model& model, const std::string& key) {
   return ExitCode::Ok;
 }
 
-// ---- JSON
-
-void write_model(JsonWriter& w, const Model& model) {
-  const Totals t = totals(model);
-  w.key("model");
-  w.begin_object();
-  w.member("format", model.catalog.format);
-  w.member("files", model.catalog.sources().size());
-  w.member("bytes", t.bytes);
-  w.member("parameters", t.parameters);
-  w.member("bits_per_weight", t.bits_per_weight());
-  if (!model.notes.empty()) {
-    w.key("notes");
-    w.begin_array();
-    for (const std::string& n : model.notes) w.value(n);
-    w.end_array();
-  }
-  w.end_object();
-}
-
-void write_metadata(JsonWriter& w, const Model& model, const std::string& only) {
-  w.key("metadata");
-  w.begin_object();
-  const bool typed = model.catalog.format != "safetensors";
-  for (const MetaEntry& e : model.catalog.meta) {
-    if (!only.empty() && e.key != only) continue;
-    w.key(e.key);
-    w.value(e.value, typed);
-  }
-  w.end_object();
-}
-
-void write_tensor(JsonWriter& w, const Model& model, const LogicalTensor& t) {
-  const TensorEntry& e = model.part(t, 0);
-  w.begin_object();
-  w.name_member("name", t.name);
-  w.member("shape", t.shape);
-  w.member("dtype", name_of(t.count == 1 ? e.dtype : t.dtype));
-  w.member("bytes", model.stored_bytes(t));
-  w.member("scheme", t.scheme ? t.scheme->name : std::string_view("plain"));
-  w.member("file", file_label(model, *model.catalog.sources()[e.source]));
-  w.member("offset", e.offset);
-  if (t.count > 1) {
-    w.key("parts");
-    w.begin_array();
-    for (std::size_t p = 0; p < t.count; ++p) w.value(model.part(t, p).name);
-    w.end_array();
-  }
-  w.end_object();
-}
-
-void write_by(JsonWriter& w, const Model& model, std::span<const std::uint32_t> which,
-              const Options& o) {
-  w.key("by");
-  w.begin_object();
-  for (const std::string& by : split_list(o.by)) {
-    w.key(by);
-    w.begin_array();
-    for (const auto& [key, sum] : sums_by(model, which, by)) {
-      w.begin_object();
-      w.member(by, key);
-      w.member("tensors", sum.tensors);
-      w.member("elements", sum.parameters);
-      w.member("bytes", sum.bytes);
-      w.end_object();
-    }
-    w.end_array();
-  }
-  w.end_object();
-}
-
-void write_body(JsonWriter& w, const Model& model, const Options& o) {
-  const std::vector<std::uint32_t> which = chosen(model, o);
-  write_model(w, model);
-  write_metadata(w, model, o.get);
-  if (!o.get.empty()) return;
-  if (!o.by.empty()) write_by(w, model, which, o);
-  w.key("tensors");
-  w.begin_array();
-  for (const std::uint32_t i : which) write_tensor(w, model, model.tensors[i]);
-  w.end_array();
-}
-
 // ---- the command
 
-struct Opened {
-  std::shared_ptr<const Model> model;
-  std::optional<Error> error;
-};
-Opened open_one(const Options& o, const std::string& path, const Context& context) {
+Inspected open_one(const InspectOptions& o, const std::string& path, const Context& context) {
   InputOptions input = o.open;
   input.path = path;
   try {
@@ -484,7 +283,7 @@ Opened open_one(const Options& o, const std::string& path, const Context& contex
   }
 }
 
-ExitCode print_text(const Model& model, const Options& o) {
+ExitCode print_text(const Model& model, const InspectOptions& o) {
   if (!o.get.empty()) return print_value(model, o.get);
   const std::vector<std::uint32_t> which = chosen(model, o);
   if (o.meta) {
@@ -500,11 +299,11 @@ ExitCode print_text(const Model& model, const Options& o) {
   return ExitCode::Ok;
 }
 
-ExitCode run_text(const Options& o, const Context& context) {
+ExitCode run_text(const InspectOptions& o, const Context& context) {
   ExitCode code = ExitCode::Ok;
   for (const std::string& path : o.inputs) {
     if (&path != &o.inputs.front()) out("\n");
-    const Opened opened = open_one(o, path, context);
+    const Inspected opened = open_one(o, path, context);
     if (opened.error) {
       flush_out();
       print_error(*opened.error, false);
@@ -518,14 +317,8 @@ ExitCode run_text(const Options& o, const Context& context) {
   return code;
 }
 
-ExitCode code_of(const Opened& opened, const Options& o) {
-  if (opened.error) return exit_code_of(opened.error->fault());
-  const bool lacks = !o.get.empty() && !opened.model->catalog.meta.find(o.get);
-  return lacks ? ExitCode::No : ExitCode::Ok;
-}
-
-ExitCode run_json(const Options& o, const Context& context) {
-  std::vector<Opened> models;  // opened first: "ok" stands before them
+ExitCode run_json(const InspectOptions& o, const Context& context) {
+  std::vector<Inspected> models;  // opened first: "ok" stands before them
   ExitCode code = ExitCode::Ok;
   for (const std::string& path : o.inputs) {
     models.push_back(open_one(o, path, context));
@@ -533,27 +326,11 @@ ExitCode run_json(const Options& o, const Context& context) {
     if (models.back().model) static_cast<void>(chosen(*models.back().model, o));  // may refuse
     code = worst(code, code_of(models.back(), o));
   }
-  JsonWriter w(out);
-  w.begin_document("wtool.inspect/1", code == ExitCode::Ok, o.inputs);
-  if (models.size() == 1) {
-    write_body(w, *models[0].model, o);
-  } else {
-    w.key("models");
-    w.begin_array();
-    for (std::size_t i = 0; i < models.size(); ++i) {
-      w.begin_object();
-      w.member("input", o.inputs[i]);
-      w.member("ok", code_of(models[i], o) == ExitCode::Ok);
-      if (models[i].model) write_body(w, *models[i].model, o);
-      w.end_object();
-    }
-    w.end_array();
-  }
-  w.end_object();
+  write_inspect_json(o, models);
   return code;
 }
 
-ExitCode run_lineage(const Options& o, const Context& context) {
+ExitCode run_lineage(const InspectOptions& o, const Context& context) {
   if (o.meta || !o.by.empty() || !o.get.empty() || flat(o))
     throw Error(Fault::Usage, "--lineage does not go with options about tensors and metadata");
   if (o.inputs.size() != 1)
@@ -561,14 +338,14 @@ ExitCode run_lineage(const Options& o, const Context& context) {
   return inspect_lineage(o.lineage, *open_one(o, o.inputs[0], context).model, context);
 }
 
-ExitCode run(const Options& o, const Context& context) {
+ExitCode run(const InspectOptions& o, const Context& context) {
   if (o.lineage.lineage) return run_lineage(o, context);
   if (!o.lineage.folders.empty()) throw Error(Fault::Usage, "--parents goes with --lineage");
   return context.common->json ? run_json(o, context) : run_text(o, context);
 }
 
 Action bind(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectOptions>();
   app.add_option("INPUT", options->inputs,
                  "files, folders, or any one shard of a set; - is standard input")
       ->required();
