@@ -162,7 +162,7 @@ void print_head(const Model& model) {
   print_pieces(pieces, 8, "   ");
   print_meta_summary(model);
   if (const std::string made = lineage_line(model.catalog.meta); !made.empty())
-    out("made    " + made + "\n");
+    out(fit_charset("made    " + made) + "\n");
   print_importance(model);
   std::vector<std::string> side;
   for (const SideFile& s : model.side) side.push_back(printable(s.name));

@@ -65,9 +65,9 @@ void add_rows(Table& table, const Ancestry& a, std::size_t depth) {
 void print_changes(const Ancestry& a) {
   for (const Parent& p : a.parents) {
     if (p.answer == Answer::Changed) {
-      out(fmt::format("{}: {}\n", printable(p.path), paint(Style::Red, "CHANGED")));
+      out(fmt::format("{}: {}\n", fit_charset(printable(p.path)), paint(Style::Red, "CHANGED")));
       if (p.found_sha256.empty())
-        out(fmt::format("  {}\n", printable(p.detail)));
+        out(fmt::format("  {}\n", fit_charset(printable(p.detail))));
       else
         out(fmt::format("  expected {}\n  found    {}\n", p.recorded.sha256, p.found_sha256));
     }
@@ -77,7 +77,7 @@ void print_changes(const Ancestry& a) {
 
 void print_text(const LineageWalk& walk, const Model& model) {
   const Lineage& l = walk.root.lineage;
-  out(fmt::format("{}  by {}\n", printable(model.path), made_by(l)));
+  out(fit_charset(fmt::format("{}  by {}\n", printable(model.path), made_by(l))));
   if (!l.recipe.empty())
     out(fmt::format("recipe  {}\n", cut_end(fit_charset(printable(l.recipe)),
                                             std::max<std::size_t>(terminal().width, 20) - 8)));
@@ -203,7 +203,7 @@ ExitCode inspect_lineage(const LineageOptions& options, const Model& model,
   else if (walk)
     print_text(*walk, model);
   else
-    out(fmt::format("{}: no lineage is recorded in it\n", printable(model.path)));
+    out(fmt::format("{}: no lineage is recorded in it\n", fit_charset(printable(model.path))));
   return walk ? walk->code : ExitCode::No;
 }
 

@@ -81,6 +81,23 @@ class Lineage(Command):
         self.assertEqual(b["lineage"]["sources"][0]["result"], "ok")
         self.assertNotIn("lineage", b["lineage"]["sources"][0])
 
+    def test_a_terminal_that_shows_ascii_only(self):
+        model("größe.safetensors")
+        model("b.safetensors", metadata=record(source("größe.safetensors"), operation="Größe"))
+        os.mkdir("Maß")
+        model("Maß/c.safetensors", metadata=record(source("b.safetensors")))
+        name = r"gr\xc3\xb6\xc3\x9fe.safetensors"
+        for args, words in ((["b.safetensors"], [name, "Gr\\xc3\\xb6\\xc3\\x9fe", "..."]),
+                            (["--lineage", "Maß/c.safetensors", "--parents", "."], [name, "v b.safetensors", "Ma\\xc3\\x9f/c"])):
+            said = self.wtool("inspect", *args, locale="C").stdout
+            self.assertTrue(said.isascii(), said)
+            for word in words:
+                self.assertIn(word, said)
+        write_safetensors("größe.safetensors", {"a.weight": ("F32", [4], floats([2.0] * 4))})
+        for args in (["--lineage", "b.safetensors"], ["--lineage", "größe.safetensors"]):
+            self.assertTrue(self.wtool("inspect", *args, code=1, locale="C").stdout.isascii())
+        self.assertIn("▾ b.safetensors", self.wtool("inspect", "--lineage", "Maß/c.safetensors", "--parents", ".", code=1).stdout)
+
     def test_a_source_with_other_bytes(self):
         was = source(model("a.safetensors"))
         model("b.safetensors", metadata=record(was))

@@ -157,8 +157,8 @@ class Command(unittest.TestCase):
         os.chdir(self.old)
         shutil.rmtree(self.dir)
 
-    def wtool(self, *args, code=0):
-        env = dict(os.environ, LC_ALL="C.UTF-8", COLUMNS="120")
+    def wtool(self, *args, code=0, locale="C.UTF-8"):
+        env = dict(os.environ, LC_ALL=locale, COLUMNS="120")
         done = subprocess.run([self.program, *args], capture_output=True, text=True, env=env)
         self.assertEqual(done.returncode, code, f"{args}: {done.stdout[:2000]}{done.stderr}")
         return done
