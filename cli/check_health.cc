@@ -62,7 +62,7 @@ void check_values(CheckResult& result, std::span<const std::uint32_t> entries,
   RunOptions run = context.run;
   Progress progress(*context.common, "check", "units");
   run.progress = progress.callback();
-  ValueCheck check(result.model, entries, result.faults);
+  ValueCheck check(result.model, entries, result.faults, says_tied(*result.model));
   for (Plan plan; check.next(plan); plan = {}) execute(plan, run);
   result.values = check.totals();
 }

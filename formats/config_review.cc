@@ -33,8 +33,20 @@ constexpr std::array<const Rule*, 6> kRules{&kJson,       &kDtype, &kLayers,
                                             &kVocabulary, &kCode,  &kTied};
 
 constexpr std::string_view kConfig = "config.json";
+constexpr std::string_view kInner = "text_config";  // of a model that also sees or hears
 // Of one file; tokenizers have some 30 MB.
 constexpr std::uint64_t kMaxJson = std::uint64_t{64} << 20, kMaxConfig = std::uint64_t{4} << 20;
+
+// Throws JsonFault; bounds the depth, too.
+void check_json(std::string text) {
+  JsonReader reader(text);
+  reader.skip();
+  reader.finish();
+}
+
+bool ties(const json& config) {
+  return flag_of(member(config, "tie_word_embeddings"), false);
+}
 
 class Review {
  public:
@@ -61,7 +73,7 @@ class Review {
       return;
     }
     code(side->content->name(), root);
-    const json* inner = member(root, "text_config");  // of a model that also sees or hears
+    const json* inner = member(root, kInner);
     dtype(root);
     for (const json* part : {&root, inner})
       if (part) against_tensors(*part);
@@ -92,9 +104,7 @@ class Review {
     const Buffer bytes = read_all({side.content, 0, side.content->size()});
     std::string text(as_text(bytes)), copy = text;
     try {
-      JsonReader reader(copy);  // bounds the depth
-      reader.skip();
-      reader.finish();
+      check_json(std::move(copy));
       return text;
     } catch (const JsonFault& f) {
       const auto first = text.find_first_not_of(" \t\r\n");
@@ -154,7 +164,7 @@ class Review {
              fmt::format("is {}, but {} has {} rows", *vocabulary, quoted(embedding->name),
                          embedding->shape[0]));
     const LogicalTensor* head = ending("lm_head.weight");
-    if (head && embedding && flag_of(member(config, "tie_word_embeddings"), false))
+    if (head && embedding && ties(config))
       report(kTied, "tie_word_embeddings",
              fmt::format("is true, but {} is stored, too ({} bytes): engines take the embedding",
                          quoted(head->name), model_.stored_bytes(*head)));
@@ -190,6 +200,20 @@ void review_config(const Model& model, bool deep, Diagnostics& faults) {
   review.config();
   review.templates();
   if (deep) review.files();
+}
+
+bool says_tied(const Model& model) {
+  const SideFile* side = model.side_file(kConfig);
+  if (!side || side->content->size() > kMaxConfig) return false;
+  const Buffer bytes = read_all({side->content, 0, side->content->size()});
+  try {
+    check_json(std::string(as_text(bytes)));
+  } catch (const JsonFault&) {
+    return false;
+  }
+  const json root = json::parse(as_text(bytes), nullptr, false);
+  const json* inner = member(root, kInner);
+  return ties(root) || (inner && ties(*inner));
 }
 
 RuleList config_rules() noexcept {

@@ -65,9 +65,10 @@ struct HealthTotals {
 class ValueCheck {
  public:
   // `entries` of the catalog. `faults` is used until next() has said false; nobody else may use it
-  // while a plan runs.
+  // while a plan runs. `tied`: the config says that the head is the embedding; only the advice
+  // depends on it.
   ValueCheck(std::shared_ptr<const Model> model, std::span<const std::uint32_t> entries,
-             Diagnostics& faults);
+             Diagnostics& faults, bool tied = false);
   ~ValueCheck();
   bool next(Plan& plan);  // the next round of work; false: done
   const HealthTotals& totals() const noexcept;

@@ -80,31 +80,15 @@ bool is_head(std::string_view name) noexcept {
   return name.ends_with("lm_head.weight") || name == "output.weight";
 }
 
-// Does the config say that two tensors are one? Only the advice depends on it.
-bool says_tied(const Model& model) {
-  constexpr std::uint64_t kMost = std::uint64_t{1} << 20;
-  const SideFile* config = model.side_file("config.json");
-  if (config == nullptr || config->content->size() > kMost) return false;
-  const Buffer bytes = read_all({config->content, 0, config->content->size()});
-  std::string_view text = as_text(bytes);
-  constexpr std::string_view kKey = "\"tie_word_embeddings\"", kSpace = " \t\r\n";
-  const auto key = text.find(kKey);
-  if (key == text.npos) return false;
-  text.remove_prefix(key + kKey.size());
-  text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
-  if (!text.starts_with(':')) return false;
-  text.remove_prefix(1);
-  text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
-  return text.starts_with("true");
-}
-
 }  // namespace
 
 struct ValueCheck::State {
-  State(std::shared_ptr<const Model> of, std::span<const std::uint32_t> these, Diagnostics& to);
+  State(std::shared_ptr<const Model> of, std::span<const std::uint32_t> these, Diagnostics& to,
+        bool says_tied);
 
   std::shared_ptr<const Model> model;
   Diagnostics& faults;
+  bool tied;
   std::vector<Role> roles;
   std::vector<std::uint32_t> entries;  // in the order of the files; none empty
   HealthTotals totals;
@@ -306,7 +290,6 @@ void ValueCheck::State::tell() {
     return std::pair(e.source, e.offset);
   };
   std::ranges::sort(order, {}, place);
-  const bool tied = says_tied(*model);
   for (const std::size_t i : order) {
     if (!compares[i]->same()) continue;
     const TensorEntry *again = &entry(candidates[i].entry), *first = &entry(candidates[i].like);
@@ -324,8 +307,8 @@ void ValueCheck::State::tell() {
 }
 
 ValueCheck::State::State(std::shared_ptr<const Model> of, std::span<const std::uint32_t> these,
-                         Diagnostics& to)
-    : model(std::move(of)), faults(to), roles(roles_of(*model)) {
+                         Diagnostics& to, bool says_tied)
+    : model(std::move(of)), faults(to), tied(says_tied), roles(roles_of(*model)) {
   for (const LogicalTensor& t : model->tensors)
     if (t.count == 1 && t.dtype != model->part(t, 0).dtype) {
       TensorEntry e = model->part(t, 0);
@@ -340,8 +323,8 @@ ValueCheck::State::State(std::shared_ptr<const Model> of, std::span<const std::u
 }
 
 ValueCheck::ValueCheck(std::shared_ptr<const Model> model, std::span<const std::uint32_t> entries,
-                       Diagnostics& faults)
-    : state_(std::make_unique<State>(std::move(model), entries, faults)) {}
+                       Diagnostics& faults, bool tied)
+    : state_(std::make_unique<State>(std::move(model), entries, faults, tied)) {}
 ValueCheck::~ValueCheck() = default;
 
 bool ValueCheck::next(Plan& plan) {

@@ -169,19 +169,20 @@ void Judge::bools() const {
 
 // Zero throughout is damage in what is multiplied: weights and scales. Biases start as zeros and
 // may stay so, the zero points of a symmetric scheme are, the second matrix of a fresh adapter is,
-// and what is stored as integers or bools beside the weights (masks, positions, counters) means
-// something else. One value throughout is only odd in a matrix: norms are ones, and a scale or a
-// zero point may well be the same everywhere.
+// the types of tokens are where there is only one, and what is stored as integers or bools beside
+// the weights (masks, positions, counters) means something else. One value throughout is only odd
+// in a matrix: norms are ones, and a scale or a zero point may well be the same everywhere.
 void Judge::uniform() const {
-  static constexpr std::array<std::string_view, 3> kMayBeZero{"bias", ".beta", "running_mean"};
+  static constexpr std::array<std::string_view, 3> kZeroEndings{"bias", ".beta", "running_mean"};
+  static constexpr std::array<std::string_view, 3> kZeroParts{"lora_b", "lora_up", "token_type"};
   const bool number = type_.kind == Kind::Float || type_.kind == Kind::Complex ||
                       type_.kind == Kind::Block || role_ == Role::Codes;
   const auto elements = element_count(entry_.shape).value_or(0);
   if (!number || role_ == Role::ZeroPoints || elements < 2) return;
   if (health_.zeros == health_.items) {
     const std::string name = lower(entry_.name);
-    if (!ends_with_any(name, kMayBeZero) && name.find("lora_b") == name.npos &&
-        name.find("lora_up") == name.npos)
+    if (!ends_with_any(name, kZeroEndings) &&
+        std::ranges::none_of(kZeroParts, [&](auto part) { return name.find(part) != name.npos; }))
       report(kZero, entry_.offset, fmt::format("all {} values are zero", elements),
              "a part of a copy that never arrived looks like this");
     return;

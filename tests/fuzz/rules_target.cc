@@ -1,4 +1,4 @@
-// Files of rules: those of 'diff --map'. Those of 'quantize --recipe' are in the cli target.
+// Files of rules: those of 'diff --map'.
 #include <fmt/format.h>
 
 #include "cli/diff_map.h"

@@ -116,3 +116,21 @@ TEST_CASE("review: rule ids are unique and every rule has a summary", "[review]"
     look(list);
   CHECK(seen.size() > 90);
 }
+
+TEST_CASE("review: whether a config ties the head to the embedding", "[review]") {
+  const auto tied = [](std::string text) {
+    Model model;
+    model.side = {{"config.json", from_memory("config.json", to_buffer(text))}};
+    return says_tied(model);
+  };
+  CHECK(tied("{\"tie_word_embeddings\" :\n true}"));
+  CHECK(tied(R"({"vision_config": {"tie_word_embeddings": false}, "tie_word_embeddings": true})"));
+  CHECK(tied(R"({"text_config": {"tie_word_embeddings": true}})"));
+  CHECK_FALSE(tied(R"({"tie_word_embeddings": false})"));
+  CHECK_FALSE(tied(R"({"description": "\"tie_word_embeddings\": true"})"));
+  CHECK_FALSE(tied(R"({"vision_config": {"tie_word_embeddings": true}})"));
+  CHECK_FALSE(tied(R"({"tie_word_embeddings": true)"));
+  CHECK_FALSE(tied(std::string(100'000, '[')));
+  CHECK_FALSE(tied("[]"));
+  CHECK_FALSE(says_tied(Model()));
+}
