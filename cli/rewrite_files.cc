@@ -130,6 +130,11 @@ Cut cut_files(Job& job, const RewriteOptions& o, std::span<const OutTensor> outp
   const std::size_t all = outputs.size();
   const bool folder = job.to.kind == OutputSet::Kind::Folder;
   if (job.to.format->one_tensor) {
+    if (all == 0)
+      throw Error(Fault::Usage, fmt::format("a file of {} is a tensor, but there is none to write",
+                                            job.to.format->name))
+          .in(job.to.path)
+          .hint("--to safetensors and --to gguf keep metadata alone, too");
     if (folder) return {std::vector<std::size_t>(all, 1)};
     if (all != 1)
       throw Error(Fault::Usage, fmt::format("an NPY file holds one tensor, but there are {}", all))

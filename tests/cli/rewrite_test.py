@@ -217,6 +217,10 @@ class Rewrite(Command):
         self.assertEqual(back, {k: (d, s, r) for k, (d, s, r) in tensors.items()})
         self.assertEqual(meta, {"format": "pt"})
         self.refused("convert", "m.safetensors", "-o", "x.npy", code=2, saying=["one tensor", "4"])
+        write_safetensors("none.safetensors", {}, {"format": "pt"})  # a folder that nothing could open
+        for place in ("none/", "none.npy"):
+            self.refused("convert", "none.safetensors", "--to", "npy", "-o", place, code=2, saying=["is a tensor, but there is none"])
+            self.refused("convert", "m.safetensors", "-x", "*", "--to", "npy", "-o", place, code=2)
 
     def test_names_that_lead_elsewhere_become_no_files(self):
         write_safetensors("v.safetensors", {"../../evil": ("F32", [1], floats([1]))})
