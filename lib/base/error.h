@@ -18,7 +18,7 @@ enum class Fault : std::uint8_t {
 };
 
 // The one exception type: built where the fact is known, enriched with in() on the way up, printed
-// in exactly one place (cli/main.cc). Texts may hold bytes from files; whoever prints escapes them.
+// by print_error() in cli/ alone. Texts may hold bytes from files; whoever prints escapes them.
 class Error : public std::exception {
  public:
   Error(Fault fault, std::string text) : fault_(fault), text_(std::move(text)) { compose(); }
