@@ -1,0 +1,87 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/dtype.h"
+#include "lib/base/scratch.h"
+#include "lib/pack/frame.h"
+
+// How a stretch of a file is taken apart into planes of bytes that are alike, each of which becomes
+// one frame. A stretch is cut into chunks; each stands for itself.
+namespace wtool {
+
+// Bytes [offset, offset + length) of each block.
+struct Column {
+  std::uint16_t offset = 0, length = 0;
+  bool operator==(const Column&) const = default;
+};
+
+struct Codec {
+  enum class Kind : std::uint8_t {
+    Plain,    // one plane: the bytes as they are
+    Bf16,     // pairs of exponents; sign and mantissa; and 'rest'
+    F32,      // pairs of exponents; sign and mantissa; the middle, the low byte; and 'rest'
+    Columns,  // one plane for each set of columns
+    Delta16,  // the difference to a base, in floats of two bytes: its low bytes, its high bytes
+    Delta32,  // likewise of four
+  };
+  // 'rest' is a byte, the largest exponent that nibbles stand for, then the exponents that they do
+  // not, then what is no whole element. Of all other kinds, what is no whole element or block is at
+  // the end of the last plane.
+  Kind kind = Kind::Plain;
+  std::uint16_t block = 1;                        // bytes of an element; for Columns, of a block
+  std::vector<std::vector<Column>> columns = {};  // for Columns: each byte of a block once
+
+  bool operator==(const Codec&) const = default;
+  std::size_t planes() const noexcept;  // 1 … kMostPlanes
+  bool needs_base() const noexcept { return kind == Kind::Delta16 || kind == Kind::Delta32; }
+  // The original's bytes in every chunk but the last: about a MiB, whole blocks.
+  std::uint64_t chunk_bytes() const noexcept;
+};
+inline constexpr std::size_t kMostPlanes = 8;
+inline constexpr std::uint16_t kMostBlock = 1024;
+
+std::string_view name_of(Codec::Kind kind) noexcept;  // "bytes", "bf16", …
+std::optional<Codec::Kind> parse_codec_kind(std::string_view name) noexcept;
+// Why this is no codec: columns that leave their block, overlap, or forget a byte. From a file.
+std::optional<std::string> fault_in(const Codec& codec);
+
+// The planes worth trying for a type; Plain if there are none.
+Codec codec_for(DType dtype);
+// Its difference to a base; nullopt if there is none for this type.
+std::optional<Codec> delta_for(DType dtype);
+
+// One worker's.
+class Packer {
+ public:
+  // Appends codec.planes() frames to `out`, and their sizes. `base`: as many bytes as `chunk`, for
+  // codecs that need one. `coders`: one for each plane.
+  void encode(const Codec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
+              Buffer& out, std::vector<FrameSize>& sizes);
+
+ private:
+  FrameWriter frames_;
+  Scratch scratch_;
+};
+
+class Unpacker {
+ public:
+  // What is wrong, and with which of the frames; empty text if nothing is.
+  struct Fault {
+    std::size_t frame = 0;
+    std::string text = {};
+    explicit operator bool() const noexcept { return !text.empty(); }
+  };
+  // `frames` lie one after another in `stored`, with the sizes given. Fills `chunk`.
+  Fault decode(const Codec& codec, Bytes stored, std::span<const FrameSize> frames, Bytes base,
+               FrameReader::Check check, MutableBytes chunk);
+
+ private:
+  FrameReader frames_;
+  Scratch scratch_;
+};
+
+}  // namespace wtool

@@ -1,0 +1,228 @@
+#include "lib/pack/frame.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <new>
+#include <optional>
+#include <vector>
+
+#define ZSTD_STATIC_LINKING_ONLY  // sequences of our own, and memory that ends the process
+#include <zstd.h>
+#define XXH_INLINE_ALL
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "lib/base/error.h"
+#include "lib/base/scratch.h"
+#include "lib/numeric/kernels/planes.h"
+
+namespace wtool {
+namespace {
+
+constexpr std::size_t kBlock = std::size_t{128} << 10;  // RFC 8878 3.1.1.2: the largest
+constexpr unsigned kSkippable = 0x184D2A50;             // 3.1.2
+// 3.1.1.1: one segment, a size of four bytes, a checksum.
+constexpr std::array<std::byte, 5> kHead{std::byte{0x28}, std::byte{0xB5}, std::byte{0x2F},
+                                         std::byte{0xFD}, std::byte{0xA4}};
+enum class Block : std::uint8_t { Raw = 0, Repeated = 1 };
+
+void* take(void*, std::size_t n) {
+  return ::operator new(n);
+}
+void give_back(void*, void* p) {
+  ::operator delete(p);
+}
+constexpr ZSTD_customMem kMemory{&take, &give_back, nullptr};
+
+std::size_t sound(std::size_t result) {
+  if (ZSTD_isError(result))
+    throw Error(Fault::Internal, fmt::format("zstd: {}", ZSTD_getErrorName(result)));
+  return result;
+}
+
+// A frame without compression, written by hand: zstd gives no such frame of what it can compress.
+template <class Put>
+FrameSize append_blocks(Block type, Bytes content, Buffer& out, Put&& put) {
+  const std::size_t start = out.size();
+  const auto size = static_cast<std::uint32_t>(content.size());
+  const auto checksum = static_cast<std::uint32_t>(XXH64(content.data(), content.size(), 0));
+  append(out, Bytes(kHead));
+  append(out, size);
+  std::size_t at = 0;
+  do {
+    const std::size_t n = std::min(kBlock, content.size() - at);
+    const bool last = at + n == content.size();
+    const auto head = static_cast<std::uint32_t>(n << 3 | static_cast<unsigned>(type) << 1 | last);
+    append(out, std::as_bytes(std::span(&head, 1)).first(3));
+    put(content.subspan(at, n));
+    at += n;
+  } while (at < content.size());
+  append(out, checksum);
+  return {static_cast<std::uint32_t>(out.size() - start), size, checksum};
+}
+FrameSize append_raw(Bytes content, Buffer& out) {
+  return append_blocks(Block::Raw, content, out, [&](Bytes block) { append(out, block); });
+}
+FrameSize append_repeated(Bytes content, Buffer& out) {
+  return append_blocks(Block::Repeated, content, out,
+                       [&](Bytes block) { out.push_back(block[0]); });
+}
+constexpr std::size_t raw_size(std::size_t n) noexcept {
+  return kHead.size() + 4 + 3 * std::max<std::size_t>(1, ceil_div(n, kBlock)) + n + 4;
+}
+
+}  // namespace
+
+std::string_view name_of(Coder coder) noexcept {
+  switch (coder) {
+    case Coder::Raw: return "raw";
+    case Coder::Huffman: return "huffman";
+    case Coder::Fast: return "zstd-1";
+    case Coder::Strong: return "zstd-3";
+  }
+  return "";
+}
+
+struct FrameWriter::State {
+  struct Free {
+    void operator()(ZSTD_CCtx* c) const noexcept { ZSTD_freeCCtx(c); }
+  };
+  std::unique_ptr<ZSTD_CCtx, Free> context{ZSTD_createCCtx_advanced(kMemory)};
+  std::vector<ZSTD_Sequence> sequences;
+  Scratch scratch;
+
+  void set(ZSTD_cParameter parameter, int value) {
+    sound(ZSTD_CCtx_setParameter(context.get(), parameter, value));
+  }
+  void prepare(int level) {
+    sound(ZSTD_CCtx_reset(context.get(), ZSTD_reset_session_and_parameters));
+    set(ZSTD_c_compressionLevel, level);
+    set(ZSTD_c_checksumFlag, 1);
+    set(ZSTD_c_contentSizeFlag, 1);
+  }
+  std::size_t compress(int level, Bytes content, MutableBytes out) {
+    prepare(level);
+    return ZSTD_compress2(context.get(), out.data(), out.size(), content.data(), content.size());
+  }
+  // One sequence a block, of literals only.
+  std::size_t huffman(Bytes content, MutableBytes out) {
+    prepare(1);
+    set(ZSTD_c_blockDelimiters, ZSTD_sf_explicitBlockDelimiters);
+    set(ZSTD_c_literalCompressionMode, ZSTD_ps_enable);
+    sequences.clear();
+    for (std::size_t at = 0; at < content.size(); at += kBlock)
+      sequences.push_back({0, static_cast<unsigned>(std::min(kBlock, content.size() - at)), 0, 0});
+    return ZSTD_compressSequences(context.get(), out.data(), out.size(), sequences.data(),
+                                  sequences.size(), content.data(), content.size());
+  }
+};
+
+FrameWriter::FrameWriter() : state_(std::make_unique<State>()) {}
+FrameWriter::~FrameWriter() = default;
+FrameWriter::FrameWriter(FrameWriter&&) noexcept = default;
+FrameWriter& FrameWriter::operator=(FrameWriter&&) noexcept = default;
+
+FrameSize FrameWriter::append(Coder coder, Bytes content, Buffer& out) {
+  if (content.size() > kMostFrameBytes)
+    throw Error(Fault::Internal, fmt::format("a frame of {} bytes", content.size()));
+  if (content.size() > 32 && all_equal(content.data(), content.size()))
+    return append_repeated(content, out);
+  if (coder == Coder::Raw || content.size() < 32) return append_raw(content, out);
+  const std::size_t start = out.size();
+  out.resize(start + ZSTD_compressBound(content.size()));
+  const MutableBytes room = MutableBytes(out).subspan(start);
+  const std::size_t n = sound(coder == Coder::Huffman
+                                  ? state_->huffman(content, room)
+                                  : state_->compress(coder == Coder::Fast ? 1 : 3, content, room));
+  out.resize(start + n);
+  if (n >= raw_size(content.size())) {
+    out.resize(start);
+    return append_raw(content, out);
+  }
+  return {static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(content.size()),
+          load<std::uint32_t>(Bytes(out).last(4))};
+}
+
+struct FrameReader::State {
+  struct Free {
+    void operator()(ZSTD_DCtx* c) const noexcept { ZSTD_freeDCtx(c); }
+  };
+  std::unique_ptr<ZSTD_DCtx, Free> context{ZSTD_createDCtx_advanced(kMemory)};
+};
+
+FrameReader::FrameReader() : state_(std::make_unique<State>()) {}
+FrameReader::~FrameReader() = default;
+FrameReader::FrameReader(FrameReader&&) noexcept = default;
+FrameReader& FrameReader::operator=(FrameReader&&) noexcept = default;
+
+std::string FrameReader::decode(Bytes frame, MutableBytes out, Check check) {
+  ZSTD_DCtx* const context = state_->context.get();
+  sound(ZSTD_DCtx_setParameter(
+      context, ZSTD_d_forceIgnoreChecksum,
+      check == Check::Trust ? ZSTD_d_ignoreChecksum : ZSTD_d_validateChecksum));
+  // One frame and nothing else: zstd would go on with a second one.
+  const std::size_t length = ZSTD_findFrameCompressedSize(frame.data(), frame.size());
+  if (ZSTD_isError(length)) return ZSTD_getErrorName(length);
+  if (length != frame.size())
+    return fmt::format("the frame ends after {} of {} bytes", length, frame.size());
+  const std::size_t n =
+      ZSTD_decompressDCtx(context, out.data(), out.size(), frame.data(), frame.size());
+  if (ZSTD_isError(n)) return ZSTD_getErrorName(n);
+  if (n != out.size()) return fmt::format("holds {} bytes, not {}", n, out.size());
+  return {};
+}
+
+namespace {
+
+// Where the content of a frame that append_raw() could have written begins, if it is one of `size`
+// bytes.
+std::optional<FrameView> view_raw(Bytes frame, std::size_t size) {
+  if (frame.size() != raw_size(size) || !std::ranges::equal(frame.first(kHead.size()), kHead) ||
+      load<std::uint32_t>(frame.subspan(kHead.size())) != size)
+    return std::nullopt;
+  std::size_t at = kHead.size() + 4;
+  for (std::size_t done = 0; done < size; done += kBlock) {
+    const std::size_t n = std::min(kBlock, size - done);
+    std::uint32_t head = 0;
+    std::memcpy(&head, &frame[at], 3);
+    if (head != (n << 3 | (done + n == size))) return std::nullopt;
+    at += 3 + n;
+  }
+  return FrameView{&frame[kHead.size() + 4 + 3], 3};
+}
+
+std::uint32_t checksum_of(const FrameView& view, std::size_t size) {
+  XXH64_state_t state;
+  XXH64_reset(&state, 0);
+  for (std::size_t i = 0; i * kBlock < size; ++i)
+    XXH64_update(&state, view.piece(i), std::min(kBlock, size - i * kBlock));
+  return static_cast<std::uint32_t>(XXH64_digest(&state));
+}
+
+}  // namespace
+
+std::string FrameReader::decode(Bytes frame, MutableBytes room, Check check, FrameView& view) {
+  static_assert(FrameView::kPiece == kBlock);
+  if (const auto raw = view_raw(frame, room.size())) {
+    view = *raw;
+    if (check == Check::Trust ||
+        checksum_of(view, room.size()) == load<std::uint32_t>(frame.last(4)))
+      return {};
+    return "the checksum does not match";
+  }
+  view = {room.data(), 0};
+  return decode(frame, room, check);
+}
+
+void append_skippable(unsigned kind, Bytes content, Buffer& out) {
+  append(out, static_cast<std::uint32_t>(kSkippable + kind));
+  append(out, static_cast<std::uint32_t>(content.size()));
+  append(out, content);
+}
+
+std::string zstd_version() {
+  return ZSTD_versionString();
+}
+
+}  // namespace wtool

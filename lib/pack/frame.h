@@ -1,0 +1,78 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "lib/base/bytes.h"
+
+// Single Zstandard frames (RFC 8878), each with its content's size and checksum.
+namespace wtool {
+
+// How a frame's bytes are coded. Whatever is asked for, a frame that would get longer than Raw is
+// Raw, and one of equal bytes is a few bytes that say so.
+enum class Coder : std::uint8_t {
+  Raw,      // as they are
+  Huffman,  // no search for repetitions: in exponents there are only worthless ones, and it is the
+            // quickest entropy coder of the format
+  Fast,     // zstd's level 1: for planes that are mostly zero
+  Strong,   // zstd's level 3
+};
+std::string_view name_of(Coder coder) noexcept;
+
+inline constexpr std::size_t kMostFrameBytes = std::size_t{4} << 20;  // of content
+
+struct FrameSize {
+  std::uint32_t stored = 0, content = 0, checksum = 0;  // the low half of XXH64 of the content
+};
+
+// One worker's: keeps zstd's tables from frame to frame. The bytes depend on the input and the
+// version of libzstd alone.
+class FrameWriter {
+ public:
+  FrameWriter();
+  ~FrameWriter();
+  FrameWriter(FrameWriter&&) noexcept;
+  FrameWriter& operator=(FrameWriter&&) noexcept;
+
+  // Appends a frame. At most kMostFrameBytes.
+  FrameSize append(Coder coder, Bytes content, Buffer& out);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// A frame's content: pieces of 128 KiB, the last one less, `gap` bytes between them.
+struct FrameView {
+  static constexpr std::size_t kPiece = std::size_t{128} << 10;
+  const std::byte* first = nullptr;
+  std::size_t gap = 0;
+  const std::byte* piece(std::size_t i) const noexcept { return first + i * (kPiece + gap); }
+};
+
+class FrameReader {
+ public:
+  FrameReader();
+  ~FrameReader();
+  FrameReader(FrameReader&&) noexcept;
+  FrameReader& operator=(FrameReader&&) noexcept;
+
+  // Checksums cost as much as a tenth of decoding: left out where a digest of the whole is checked.
+  enum class Check : std::uint8_t { Checksum, Trust };
+  // Decodes one frame of exactly out.size() bytes. Says what is wrong, if something is: `out` is
+  // then in an undefined state. Never writes elsewhere, whatever the frame says.
+  std::string decode(Bytes frame, MutableBytes out, Check check);
+  // The same without copying what is not coded: `view` is then within the frame, else in `room`.
+  std::string decode(Bytes frame, MutableBytes room, Check check, FrameView& view);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// A frame that decoders pass over. `kind`: 0 … 15, the last digit of its magic number.
+void append_skippable(unsigned kind, Bytes content, Buffer& out);
+
+std::string zstd_version();  // for --version: other versions may give other bytes
+
+}  // namespace wtool
