@@ -3,6 +3,7 @@
 #include "cli/common.h"
 #include "cli/json.h"
 #include "lib/numeric/kernels/simd.h"
+#include "lib/pack/frame.h"
 #include "lib/trust/digest.h"
 #include "revision.h"  // written by the build: the commit, if there is one
 
@@ -19,7 +20,7 @@ std::vector<Library> libraries() {
     return fmt::format("{}.{}.{}", packed / 10000, packed / 100 % 100, packed % 100);
   };
   return {{"fmt", dotted(FMT_VERSION)}, {"openssl", openssl_version()},
-          {"re2", WTOOL_RE2_VERSION},   {"nlohmann_json", WTOOL_JSON_VERSION},
+          {"re2", WTOOL_RE2_VERSION}, {"zstd", zstd_version()},   {"nlohmann_json", WTOOL_JSON_VERSION},
           {"cli11", CLI11_VERSION},     {"highway", WTOOL_HIGHWAY_VERSION}};
 }
 

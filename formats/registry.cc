@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "formats/compressed.h"
+
 namespace wtool {
 
 // Formats: the most specific first, those without a magic number last. Schemes: plain last.
@@ -10,7 +12,7 @@ Registry all_formats() noexcept {
   static constexpr std::array kSchemes{
       &kCompressedTensors, &kGptq,         &kAwq,     &kFp8,  &kGptOss,
       &kModelOpt,          &kBitsAndBytes, &kTorchao, &kPlain};
-  return {kFormats, kSchemes, diagnose};
+  return {kFormats, kSchemes, diagnose, unwrap_compressed};
 }
 
 }  // namespace wtool

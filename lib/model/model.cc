@@ -61,8 +61,9 @@ const SideFile* Model::side_file(std::string_view name) const noexcept {
   return it == side.end() ? nullptr : &*it;
 }
 
-Catalog read_catalog(const SourcePtr& source, const Registry& registry, Diagnostics& faults,
+Catalog read_catalog(const SourcePtr& file, const Registry& registry, Diagnostics& faults,
                      const Format** found) {
+  const SourcePtr source = registry.unwrap ? registry.unwrap(file) : file;
   for (const Format* f : registry.formats) {
     if (!f->read || !f->detect(*source)) continue;
     Catalog catalog;

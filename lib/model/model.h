@@ -130,6 +130,9 @@ struct Registry {
   std::span<const Scheme* const> schemes;  // 'plain' last
   // What a file that no format detects seems to be: "a Git-LFS pointer: …"; for the error.
   std::string (*diagnose)(const Source&);
+  // The source inside one that is compressed; any other as it is. Throws if it is broken. Null: none
+  // is compressed.
+  SourcePtr (*unwrap)(const SourcePtr&) = nullptr;
 
   const Format& format(std::string_view name) const;  // throws Usage, with the names as hint
   const Scheme& scheme(std::string_view name) const;

@@ -22,24 +22,24 @@ constexpr std::array kKinds{
     KindName{Codec::Kind::F32, "f32"},         KindName{Codec::Kind::Columns, "columns"},
     KindName{Codec::Kind::Delta16, "delta16"}, KindName{Codec::Kind::Delta32, "delta32"}};
 
-Codec columns(std::uint16_t block, std::vector<std::vector<Column>> planes) {
+Codec columns(std::uint16_t block, std::vector<std::vector<ByteColumn>> planes) {
   return {Codec::Kind::Columns, block, std::move(planes)};
 }
 // Blocks with `scales` f16 numbers at the places given: their high bytes, their low bytes, then the
 // other columns, one plane each.
 Codec block_codec(DType dtype, std::initializer_list<std::uint16_t> scales,
-                  std::initializer_list<Column> others) {
-  std::vector<std::vector<Column>> planes(2);
+                  std::initializer_list<ByteColumn> others) {
+  std::vector<std::vector<ByteColumn>> planes(2);
   for (const std::uint16_t at : scales) {
     planes[0].push_back({static_cast<std::uint16_t>(at + 1), 1});
     planes[1].push_back({at, 1});
   }
-  for (const Column& c : others) planes.push_back({c});
+  for (const ByteColumn& c : others) planes.push_back({c});
   return columns(info(dtype).block_bytes, std::move(planes));
 }
 // Elements of several bytes, each byte a plane, the lowest first.
 Codec byte_planes(std::uint16_t width) {
-  std::vector<std::vector<Column>> planes;
+  std::vector<std::vector<ByteColumn>> planes;
   for (std::uint16_t i = 0; i < width; ++i) planes.push_back({{i, 1}});
   return columns(width, std::move(planes));
 }
@@ -51,9 +51,9 @@ struct Measure {
 Measure measure(const Codec& codec, std::size_t bytes) noexcept {
   return {bytes / codec.block, bytes % codec.block};
 }
-std::size_t bytes_of(const std::vector<Column>& plane) noexcept {
+std::size_t bytes_of(const std::vector<ByteColumn>& plane) noexcept {
   std::size_t sum = 0;
-  for (const Column& c : plane) sum += c.length;
+  for (const ByteColumn& c : plane) sum += c.length;
   return sum;
 }
 // Of the planes that are whole elements, in order; the size of 'rest' is in no formula.
@@ -96,18 +96,18 @@ std::uint8_t choose_top(Bytes chunk, std::size_t n, std::size_t width) noexcept 
   return static_cast<std::uint8_t>(top);
 }
 
-void gather(const std::vector<Column>& plane, Bytes in, std::size_t blocks, std::size_t block,
+void gather(const std::vector<ByteColumn>& plane, Bytes in, std::size_t blocks, std::size_t block,
             std::byte* out) {
   const std::size_t stride = bytes_of(plane);
-  for (const Column& c : plane) {
+  for (const ByteColumn& c : plane) {
     gather_column(in.data(), blocks, block, c.offset, c.length, out, stride);
     out += c.length;
   }
 }
-void scatter(const std::vector<Column>& plane, const std::byte* in, std::size_t blocks,
+void scatter(const std::vector<ByteColumn>& plane, const std::byte* in, std::size_t blocks,
              std::size_t block, MutableBytes out) {
   const std::size_t stride = bytes_of(plane);
-  for (const Column& c : plane) {
+  for (const ByteColumn& c : plane) {
     scatter_column(in, stride, blocks, block, c.offset, c.length, out.data());
     in += c.length;
   }
@@ -116,7 +116,8 @@ void scatter(const std::vector<Column>& plane, const std::byte* in, std::size_t 
 bool is_byte_planes(const Codec& codec) noexcept {
   if (codec.block != codec.columns.size()) return false;
   for (std::size_t i = 0; i < codec.columns.size(); ++i)
-    if (codec.columns[i] != std::vector<Column>{{static_cast<std::uint16_t>(i), 1}}) return false;
+    if (codec.columns[i] != std::vector<ByteColumn>{{static_cast<std::uint16_t>(i), 1}})
+      return false;
   return codec.block == 2 || codec.block == 4;
 }
 void split_bytes(std::size_t width, const std::byte* in, std::size_t n, std::byte* const* planes) {
@@ -160,6 +161,16 @@ std::optional<Codec::Kind> parse_codec_kind(std::string_view name) noexcept {
   return it == kKinds.end() ? std::nullopt : std::optional(it->kind);
 }
 
+std::uint16_t block_of(Codec::Kind kind) noexcept {
+  switch (kind) {
+    case Codec::Kind::Bf16:
+    case Codec::Kind::Delta16: return 2;
+    case Codec::Kind::F32:
+    case Codec::Kind::Delta32: return 4;
+    default: return 1;
+  }
+}
+
 std::size_t Codec::planes() const noexcept {
   switch (kind) {
     case Kind::Plain: return 1;
@@ -185,7 +196,7 @@ std::optional<std::string> fault_in(const Codec& codec) {
   std::size_t bytes = 0;
   for (const auto& plane : codec.columns) {
     if (plane.empty()) return "a plane without columns";
-    for (const Column& c : plane) {
+    for (const ByteColumn& c : plane) {
       if (c.length == 0 || c.offset + c.length > codec.block)
         return fmt::format("a column of {} bytes at {} in a block of {}", c.length, c.offset,
                            codec.block);

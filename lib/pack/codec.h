@@ -14,9 +14,9 @@
 namespace wtool {
 
 // Bytes [offset, offset + length) of each block.
-struct Column {
+struct ByteColumn {
   std::uint16_t offset = 0, length = 0;
-  bool operator==(const Column&) const = default;
+  bool operator==(const ByteColumn&) const = default;
 };
 
 struct Codec {
@@ -32,8 +32,8 @@ struct Codec {
   // not, then what is no whole element. Of all other kinds, what is no whole element or block is at
   // the end of the last plane.
   Kind kind = Kind::Plain;
-  std::uint16_t block = 1;                        // bytes of an element; for Columns, of a block
-  std::vector<std::vector<Column>> columns = {};  // for Columns: each byte of a block once
+  std::uint16_t block = 1;  // bytes of an element; for Columns, of a block
+  std::vector<std::vector<ByteColumn>> columns = {};  // for Columns: each byte of a block once
 
   bool operator==(const Codec&) const = default;
   std::size_t planes() const noexcept;  // 1 … kMostPlanes
@@ -45,6 +45,7 @@ inline constexpr std::size_t kMostPlanes = 8;
 inline constexpr std::uint16_t kMostBlock = 1024;
 
 std::string_view name_of(Codec::Kind kind) noexcept;  // "bytes", "bf16", …
+std::uint16_t block_of(Codec::Kind kind) noexcept;  // bytes of an element; 1 for Plain and Columns
 std::optional<Codec::Kind> parse_codec_kind(std::string_view name) noexcept;
 // Why this is no codec: columns that leave their block, overlap, or forget a byte. From a file.
 std::optional<std::string> fault_in(const Codec& codec);

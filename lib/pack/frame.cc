@@ -215,6 +215,14 @@ std::string FrameReader::decode(Bytes frame, MutableBytes room, Check check, Fra
   return decode(frame, room, check);
 }
 
+void append_raw_frame(Bytes content, Buffer& out) {
+  append_raw(content, out);
+}
+FrameSize raw_frame_size(Bytes frame) {
+  return {static_cast<std::uint32_t>(frame.size()), load<std::uint32_t>(frame.subspan(5)),
+          load<std::uint32_t>(frame.last(4))};
+}
+
 void append_skippable(unsigned kind, Bytes content, Buffer& out) {
   append(out, static_cast<std::uint32_t>(kSkippable + kind));
   append(out, static_cast<std::uint32_t>(content.size()));

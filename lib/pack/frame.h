@@ -70,6 +70,11 @@ class FrameReader {
   std::unique_ptr<State> state_;
 };
 
+// A frame of any size without compression, which can be written again with other content of the
+// same size; and what the table says of such a frame.
+void append_raw_frame(Bytes content, Buffer& out);
+FrameSize raw_frame_size(Bytes frame);
+
 // A frame that decoders pass over. `kind`: 0 … 15, the last digit of its magic number.
 void append_skippable(unsigned kind, Bytes content, Buffer& out);
 

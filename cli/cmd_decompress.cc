@@ -1,0 +1,302 @@
+#include <algorithm>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "cli/common.h"
+#include "cli/json.h"
+#include "cli/rewrite.h"
+#include "cli/terminal.h"
+#include "formats/compressed.h"
+#include "lib/base/text.h"
+#include "lib/trust/written_digest.h"
+
+namespace wtool {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kSuffix = ".zst";
+
+struct Options {
+  std::string path, base, tensor, salvage;
+  OutputOptions output;
+};
+
+OutputSet::Existing existing(const Options& o) {
+  return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
+}
+
+std::string target_of(const Options& o) {
+  if (!o.output.output.empty()) return o.output.output;
+  if (o.path.ends_with(kSuffix) && o.path.size() > kSuffix.size())
+    return o.path.substr(0, o.path.size() - kSuffix.size());
+  throw Error(Fault::Usage,
+              fmt::format("the name does not end in {}, so the output needs one", kSuffix))
+      .in(o.path)
+      .hint("say -o OUTPUT");
+}
+
+Error not_compressed(const Source& file, const Context& context) {
+  for (const Format* f : context.registry.formats)
+    if (f->detect(file))
+      return Error(Fault::BadFile, fmt::format("is not compressed, but a {} file", f->name))
+          .in(file.name());
+  return Error(Fault::BadFile, context.registry.diagnose(file)).in(file.name());
+}
+std::shared_ptr<const CompressedFile> open(const Options& o, const Context& context) {
+  const SourcePtr file = o.path == "-" ? from_stdin(context.run.stop_signal) : open_file(o.path);
+  auto compressed = open_compressed(file);
+  if (!compressed) throw not_compressed(*file, context);
+  return compressed;
+}
+
+// The base by its digests, before any work: of one that is another, nothing would be right.
+std::shared_ptr<const Model> open_base(const CompressedFile& file, const Options& o,
+                                       const Context& context) {
+  const PackIndex& index = file.index();
+  if (!index.needs_base()) {
+    if (!o.base.empty())
+      throw Error(Fault::Usage, "is no difference, so there is nothing for --base").in(o.path);
+    return nullptr;
+  }
+  const std::string name = index.base[0].name;
+  if (o.base.empty())
+    throw Error(Fault::Usage, fmt::format("is the difference to {} (SHA-256 {})", quoted(name),
+                                          index.base[0].digest.hex()))
+        .in(o.path)
+        .hint("say --base and where that file is");
+  InputOptions input;
+  input.path = o.base;
+  auto base = open_input(input, context);
+  std::vector<Extent> files;
+  for (const SourcePtr& s : base->catalog.sources()) files.push_back({s, 0, s->size()});
+  Progress progress(*context.common, "digest of the base", "bytes");
+  RunOptions run = context.run;
+  run.progress = progress.callback();
+  const std::vector<Sha256> found = sha256_of(files, run);
+  progress.done();
+  for (const BaseFile& wanted : index.base) {
+    if (std::ranges::find(found, wanted.digest) != found.end()) continue;
+    throw Error(
+        Fault::BadFile,
+        fmt::format("{} is another base: the difference is to {} with SHA-256 {}, this is "
+                    "{} with {}",
+                    quoted(o.base), quoted(wanted.name), wanted.digest.hex(),
+                    quoted(fs::path(files[0].source->name()).filename().string()), found[0].hex()))
+        .in(o.path);
+  }
+  file.set_base(base->catalog);
+  return base;
+}
+
+// Where the first damage is, by the checksums of the frames: only looked for when a digest is
+// wrong.
+std::optional<Error> find_damage(const CompressedFile& file, const RunOptions& options) {
+  for (const Piece& p : file.index().pieces)
+    for (std::uint64_t chunk = 0; chunk < p.chunks(); ++chunk) {
+      if (options.stop_signal && *options.stop_signal != 0)
+        return Error(Fault::Cancelled, "interrupted");
+      Buffer bytes(p.chunk_size(chunk));
+      try {
+        file.decode(p, chunk, FrameReader::Check::Checksum, bytes);
+      } catch (const Error& e) {
+        return e;
+      }
+    }
+  return std::nullopt;
+}
+
+struct Restored {
+  std::string to;
+  std::uint64_t bytes = 0, stored = 0;
+  Sha256 digest;
+};
+
+Restored restore(const Options& o, const Context& context) {
+  const auto file = open(o, context);
+  const PackIndex& index = file->index();
+  Restored out{target_of(o), index.bytes, file->file()->size(), index.digest};
+  const auto base = open_base(*file, o, context);
+  if (o.output.dry_run) return out;
+  OutputSet outputs(out.to, out.to == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File,
+                    existing(o));
+  Plan plan;
+  add_restore(plan, file, out.to);
+  const std::vector<OutTensor> pieces = outputs_of(plan);
+  RunOptions run = context.run;
+  Progress progress(*context.common, "decompress", "chunks");
+  run.progress = progress.callback();
+  WrittenDigests digests(outputs, pieces, {.files = true, .tensors = false}, context.run);
+  execute(plan, run, &outputs, &digests);
+  const Sha256 found = digests.finish().files[0].digest;
+  progress.done();
+  file->check_unchanged();
+  if (base)
+    for (const SourcePtr& s : base->catalog.sources()) s->check_unchanged();
+  if (found != index.digest) {
+    if (const auto damage = find_damage(*file, context.run)) throw *damage;
+    throw Error(Fault::BadFile,
+                fmt::format("restores to SHA-256 {}, but the original had {}: nothing was written",
+                            found.hex(), index.digest.hex()))
+        .in(o.path);
+  }
+  outputs.commit();
+  return out;
+}
+
+void report(const Restored& r, const Options& o, const Context& context) {
+  if (context.common->json) {
+    JsonWriter w(out);
+    w.begin_object();
+    w.member("schema", "wtool.decompress/1");
+    w.member("ok", true);
+    w.key("inputs");
+    w.begin_array();
+    w.value(o.path);
+    w.end_array();
+    w.member("dry_run", o.output.dry_run);
+    w.member("output", r.to);
+    w.member("bytes", r.bytes);
+    w.member("packed_bytes", r.stored);
+    w.member("sha256", r.digest.hex());
+    w.end_object();
+    return;
+  }
+  out(fit_charset(fmt::format("{} → {}   {} → {}   SHA-256 {}{}\n", printable(o.path),
+                              printable(r.to), human_bytes(r.stored), human_bytes(r.bytes),
+                              r.digest.hex().substr(0, 16),
+                              o.output.dry_run ? "" : "… as the original")));
+}
+
+// ---- Parts of it
+
+// The file, and the model in it.
+struct Opened {
+  std::shared_ptr<const Model> base, model;
+  std::shared_ptr<const CompressedFile> file;
+};
+Opened open_as_model(const Options& o, const Context& context) {
+  Opened out;
+  InputOptions input;
+  input.path = o.path;
+  input.alone = true;
+  out.model = open_input(input, context);
+  out.file = std::dynamic_pointer_cast<const CompressedFile>(out.model->catalog.sources().front());
+  if (!out.file) throw not_compressed(*out.model->catalog.sources().front(), context);
+  out.base = open_base(*out.file, o, context);
+  return out;
+}
+
+// Tensors as they are stored, into any format.
+ExitCode write_tensors(const Opened& opened, const std::vector<bool>& wanted, const Options& o,
+                       const std::string& to, const Context& context) {
+  RewriteOptions how;
+  how.input.path = o.path;
+  how.output = o.output;
+  how.output.output = to;
+  how.records.no_lineage = true;
+  how.drop_metadata = !o.tensor.empty();
+  Job job = prepare(opened.model, how, context, "tensors");
+  const Model& model = *opened.model;
+  for (std::size_t i = 0; i < model.tensors.size(); ++i) {
+    job.chosen[i] = wanted[i];
+    if (!wanted[i]) continue;
+    for (const std::uint32_t part : model.parts_of(model.tensors[i]))
+      add_copy(job, model.catalog.entries()[part]);
+  }
+  Finish as;
+  as.verb = "convert";
+  return finish(job, how, context, as);
+}
+
+const Piece* piece_of(const CompressedFile& file, std::string_view tensor) {
+  for (const Piece& p : file.index().pieces)
+    if (p.tensor == tensor) return &p;
+  return nullptr;
+}
+
+// Its own digest, beyond the checksums of frames. Throws if it is another.
+void check_tensor(const Opened& opened, const TensorEntry& entry, const RunOptions& run) {
+  const Piece* const p = piece_of(*opened.file, entry.name);
+  if (!p) return;
+  const Sha256 found = sha256_of({opened.model->catalog.extent(entry)}, run)[0];
+  if (found != p->digest)
+    throw Error(Fault::BadFile, fmt::format("restores to SHA-256 {}, but the original had {}",
+                                            found.hex(), p->digest.hex()))
+        .in(fmt::format("tensor {}", quoted(entry.name)))
+        .in(opened.file->name());
+}
+
+ExitCode one_tensor(const Options& o, const Context& context) {
+  if (o.output.output.empty())
+    throw Error(Fault::Usage, "--tensor needs a name for its output")
+        .in(o.path)
+        .hint("say -o FILE.npy, or another suffix");
+  const Opened opened = open_as_model(o, context);
+  const LogicalTensor* t = find_tensor(*opened.model, o.tensor);
+  if (!t) throw no_such_tensor(*opened.model, o.tensor);
+  std::vector<bool> wanted(opened.model->tensors.size());
+  wanted[static_cast<std::size_t>(t - opened.model->tensors.data())] = true;
+  for (const std::uint32_t part : opened.model->parts_of(*t))
+    check_tensor(opened, opened.model->catalog.entries()[part], context.run);
+  return write_tensors(opened, wanted, o, o.output.output, context);
+}
+
+// What is whole of a damaged file. The answer is no if something was lost.
+ExitCode rescue(const Options& o, const Context& context) {
+  const Opened opened = open_as_model(o, context);
+  const Model& model = *opened.model;
+  std::vector<bool> whole(model.tensors.size(), true);
+  std::size_t lost = 0;
+  RunOptions run = context.run;
+  Progress progress(*context.common, "looking for damage", "tensors");
+  const auto tell = progress.callback();
+  for (std::size_t i = 0; i < model.tensors.size(); ++i) {
+    for (const std::uint32_t part : model.parts_of(model.tensors[i])) try {
+        check_tensor(opened, model.catalog.entries()[part], run);
+      } catch (const Error& e) {
+        if (e.fault() != Fault::BadFile) throw;
+        warn(printable(fmt::format("lost: {}", e.what())));
+        whole[i] = false;
+      }
+    lost += !whole[i];
+    if (tell) tell(i + 1, model.tensors.size());
+  }
+  progress.done();
+  if (lost == model.tensors.size())
+    throw Error(Fault::BadFile, "holds no intact tensor: there is nothing to salvage").in(o.path);
+  const ExitCode code = write_tensors(opened, whole, o, o.salvage, context);
+  return lost == 0 ? code : worst(code, ExitCode::No);
+}
+
+ExitCode run(const Options& o, const Context& context) {
+  if (!o.salvage.empty() && (!o.output.output.empty() || !o.tensor.empty()))
+    throw Error(Fault::Usage, "--salvage excludes -o and --tensor");
+  if (o.output.output == "-") set_out_to_stderr();
+  if (!o.tensor.empty()) return one_tensor(o, context);
+  if (!o.salvage.empty()) return rescue(o, context);
+  report(restore(o, context), o, context);
+  return ExitCode::Ok;
+}
+
+Action bind(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  app.add_option("INPUT", o->path, "a compressed weight file, or - for standard input")->required();
+  add_output_options(app, o->output);
+  app.add_option("--base", o->base, "the model that the file is the difference to")
+      ->option_text("BASE");
+  app.add_option("-t,--tensor", o->tensor, "just this tensor; -o says in which format")
+      ->option_text("NAME");
+  app.add_option("--salvage", o->salvage, "of a damaged file, write the tensors that are whole")
+      ->option_text("OUT");
+  app.footer("example: wtool decompress model.safetensors.zst");
+  return [o](const Context& context) { return run(*o, context); };
+}
+
+}  // namespace
+
+extern const Command kDecompress{"decompress",
+                                 "the original of a compressed file, or a tensor of it", &bind};
+
+}  // namespace wtool
