@@ -56,23 +56,25 @@ std::size_t bytes_of(const std::vector<ByteColumn>& plane) noexcept {
   for (const ByteColumn& c : plane) sum += c.length;
   return sum;
 }
-// Of the planes that are whole elements, in order; the size of 'rest' is in no formula.
-std::vector<std::size_t> plane_sizes(const Codec& codec, std::size_t bytes) {
-  const auto [n, rest] = measure(codec, bytes);
+// Elements whose bytes are planes in order, which have quick kernels.
+bool is_byte_planes(const Codec& codec) noexcept {
+  if (codec.block != codec.columns.size()) return false;
+  for (std::size_t i = 0; i < codec.columns.size(); ++i)
+    if (codec.columns[i] != std::vector<ByteColumn>{{static_cast<std::uint16_t>(i), 1}})
+      return false;
+  return codec.block == 2 || codec.block == 4;
+}
+// How many planes, the first ones, have a byte for each element.
+std::size_t flat_planes(const Codec& codec) noexcept {
   switch (codec.kind) {
-    case Codec::Kind::Plain: return {bytes};
-    case Codec::Kind::Bf16: return {ceil_div(n, 2), n};
-    case Codec::Kind::F32: return {ceil_div(n, 2), n, n, n};
-    case Codec::Kind::Columns: {
-      std::vector<std::size_t> out;
-      for (const auto& plane : codec.columns) out.push_back(n * bytes_of(plane));
-      out.back() += rest;
-      return out;
-    }
-    case Codec::Kind::Delta16: return {n, n + rest};
-    case Codec::Kind::Delta32: return {n, n, n, n + rest};
+    case Codec::Kind::Plain: return 0;
+    case Codec::Kind::Bf16:
+    case Codec::Kind::Delta16: return 1;
+    case Codec::Kind::F32:
+    case Codec::Kind::Delta32: return 3;
+    case Codec::Kind::Columns: return is_byte_planes(codec) ? codec.block : 0;
   }
-  return {};
+  return 0;
 }
 bool has_exponents(const Codec& codec) noexcept {
   return codec.kind == Codec::Kind::Bf16 || codec.kind == Codec::Kind::F32;
@@ -112,43 +114,65 @@ void scatter(const std::vector<ByteColumn>& plane, const std::byte* in, std::siz
     in += c.length;
   }
 }
-// Elements whose bytes are planes in order, which have quick kernels.
-bool is_byte_planes(const Codec& codec) noexcept {
-  if (codec.block != codec.columns.size()) return false;
-  for (std::size_t i = 0; i < codec.columns.size(); ++i)
-    if (codec.columns[i] != std::vector<ByteColumn>{{static_cast<std::uint16_t>(i), 1}})
-      return false;
-  return codec.block == 2 || codec.block == 4;
-}
-void split_bytes(std::size_t width, const std::byte* in, std::size_t n, std::byte* const* planes) {
-  width == 2 ? split_bytes2(in, n, planes) : split_bytes4(in, n, planes);
-}
-void join_bytes(std::size_t width, const std::byte* const* planes, std::size_t n, std::byte* out) {
-  width == 2 ? join_bytes2(planes, n, out) : join_bytes4(planes, n, out);
-}
 
-// Planes with a byte for each element, which floats are joined from piece by piece: those that are
-// not coded can stay where they lie.
-bool in_pieces(const Codec& codec, std::size_t plane) noexcept {
-  return has_exponents(codec) && plane > 0 && plane + 1 < codec.planes();
-}
-// Returns how many escapes were wanted.
-std::size_t join_floats(const Codec& codec, const std::byte* pairs,
-                        const std::array<FrameView, kMostPlanes>& views, Bytes escapes,
-                        std::uint8_t top, std::size_t n, std::byte* out) {
-  constexpr std::size_t kPiece = FrameView::kPiece;
+using Pointers = std::array<std::byte*, kMostPlanes>;
+using ConstPointers = std::array<const std::byte*, kMostPlanes>;
+
+// What becomes of elements beside the planes that have a byte for each: nibbles, and lists whose
+// first `used` bytes are filled.
+struct Extra {
+  std::uint8_t top = 0;
+  std::byte *pairs = nullptr, *list = nullptr, *list2 = nullptr;
   std::size_t used = 0;
-  for (std::size_t i = 0; i * kPiece < n; ++i) {
-    const std::size_t count = std::min(kPiece, n - i * kPiece);
-    const Bytes left = escapes.subspan(std::min(used, escapes.size()));
-    const std::byte* const two = pairs + i * kPiece / 2;
-    std::byte* const to = out + i * kPiece * codec.block;
-    used += codec.kind == Codec::Kind::Bf16
-                ? join_bf16(two, views[1].piece(i), left.data(), left.size(), count, top, to)
-                : join_f32(two, views[1].piece(i), views[2].piece(i), views[3].piece(i),
-                           left.data(), left.size(), count, top, to);
+};
+struct ConstExtra {
+  std::uint8_t top = 0;
+  const std::byte* pairs = nullptr;
+  Bytes list = {}, list2 = {};
+  std::size_t used = 0;
+};
+
+// Elements [first, first + n), of which `in` and `base` point to the first and `to` says where the
+// flat planes go.
+void split(const Codec& codec, const std::byte* in, const std::byte* base, std::size_t first,
+           std::size_t n, const Pointers& to, Extra& x) {
+  switch (codec.kind) {
+    case Codec::Kind::Bf16:
+      x.used += split_bf16(in, n, x.top, x.pairs + first / 2, to[0], x.list + x.used);
+      break;
+    case Codec::Kind::F32:
+      x.used += split_f32(in, n, x.top, x.pairs + first / 2, to[2], to[1], to[0], x.list + x.used);
+      break;
+    case Codec::Kind::Delta16:
+      x.used += split_delta16(in, base, n, to[0], x.list + x.used, x.list2 + x.used);
+      break;
+    case Codec::Kind::Delta32:
+      x.used += split_delta32(in, base, n, to[0], to[1], to[2], x.list + x.used, x.list2 + x.used);
+      break;
+    default: codec.block == 2 ? split_bytes2(in, n, to.data()) : split_bytes4(in, n, to.data());
   }
-  return used;
+}
+void join(const Codec& codec, const ConstPointers& from, const std::byte* base, std::size_t first,
+          std::size_t n, ConstExtra& x, std::byte* out) {
+  const Bytes list = x.list.subspan(std::min(x.used, x.list.size()));
+  const Bytes list2 = x.list2.subspan(std::min(x.used, x.list2.size()));
+  switch (codec.kind) {
+    case Codec::Kind::Bf16:
+      x.used += join_bf16(x.pairs + first / 2, from[0], list.data(), list.size(), n, x.top, out);
+      break;
+    case Codec::Kind::F32:
+      x.used += join_f32(x.pairs + first / 2, from[2], from[1], from[0], list.data(), list.size(),
+                         n, x.top, out);
+      break;
+    case Codec::Kind::Delta16:
+      x.used += join_delta16(from[0], list.data(), list2.data(), list.size(), base, n, out);
+      break;
+    case Codec::Kind::Delta32:
+      x.used += join_delta32(from[0], from[1], from[2], list.data(), list2.data(), list.size(),
+                             base, n, out);
+      break;
+    default: codec.block == 2 ? join_bytes2(from.data(), n, out) : join_bytes4(from.data(), n, out);
+  }
 }
 
 }  // namespace
@@ -177,8 +201,8 @@ std::size_t Codec::planes() const noexcept {
     case Kind::Bf16: return 3;
     case Kind::F32: return 5;
     case Kind::Columns: return columns.size();
-    case Kind::Delta16: return 2;
-    case Kind::Delta32: return 4;
+    case Kind::Delta16: return 3;
+    case Kind::Delta32: return 5;
   }
   return 0;
 }
@@ -258,105 +282,177 @@ std::optional<Codec> delta_for(DType dtype) {
 
 void Packer::encode(const Codec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
                     Buffer& out, std::vector<FrameSize>& sizes) {
-  const auto [n, left] = measure(codec, chunk.size());
-  const Bytes rest = chunk.last(left);
   out.reserve(out.size() + chunk.size() + chunk.size() / 16 + 4096);
   const auto put = [&](std::size_t plane, Bytes content) {
     sizes.push_back(frames_.append(coders[plane], content, out));
   };
   if (codec.kind == Codec::Kind::Plain) return put(0, chunk);
-
-  Scratch::Frame memory(scratch_);
-  const std::vector<std::size_t> plane_bytes = plane_sizes(codec, chunk.size());
-  std::array<std::span<std::byte>, kMostPlanes> planes;
-  std::array<std::byte*, kMostPlanes> at = {};
-  for (std::size_t p = 0; p < plane_bytes.size(); ++p) {
-    planes[p] = memory.take<std::byte>(plane_bytes[p]);
-    at[p] = planes[p].data();
+  if (flat_planes(codec) > 0) return encode_flat(codec, chunk, base, coders, out, sizes);
+  const auto [n, left] = measure(codec, chunk.size());
+  for (std::size_t p = 0; p < codec.columns.size(); ++p) {
+    Scratch::Frame memory(scratch_);
+    const std::size_t bytes = n * bytes_of(codec.columns[p]);
+    const auto plane = memory.take<std::byte>(bytes + left);
+    gather(codec.columns[p], chunk, n, codec.block, plane.data());
+    std::ranges::copy(chunk.last(left), plane.begin() + static_cast<std::ptrdiff_t>(bytes));
+    put(p, plane.first(bytes + (p + 1 == codec.columns.size() ? left : 0)));
   }
-  if (has_exponents(codec)) {
-    const std::uint8_t top = choose_top(chunk, n, codec.block);
-    const auto tail = memory.take<std::byte>(1 + n + left);
-    tail[0] = static_cast<std::byte>(top);
-    std::byte* const escapes = tail.data() + 1;
-    const std::size_t escaped =
-        codec.kind == Codec::Kind::Bf16
-            ? split_bf16(chunk.data(), n, top, at[0], at[1], escapes)
-            : split_f32(chunk.data(), n, top, at[0], at[1], at[2], at[3], escapes);
-    std::ranges::copy(rest, escapes + escaped);
-    for (std::size_t p = 0; p < plane_bytes.size(); ++p) put(p, planes[p]);
-    return put(plane_bytes.size(), tail.first(1 + escaped + left));
-  }
-  if (codec.needs_base()) {
-    const auto difference = memory.take<std::byte>(n * codec.block);
-    codec.block == 2 ? subtract2(chunk.data(), base.data(), n, difference.data())
-                     : subtract4(chunk.data(), base.data(), n, difference.data());
-    split_bytes(codec.block, difference.data(), n, at.data());
-  } else if (is_byte_planes(codec)) {
-    split_bytes(codec.block, chunk.data(), n, at.data());
-  } else {
-    for (std::size_t p = 0; p < codec.columns.size(); ++p)
-      gather(codec.columns[p], chunk, n, codec.block, at[p]);
-  }
-  std::ranges::copy(rest, planes[plane_bytes.size() - 1].end() - static_cast<std::ptrdiff_t>(left));
-  for (std::size_t p = 0; p < plane_bytes.size(); ++p) put(p, planes[p]);
 }
+
+// Piece by piece, so that what is taken apart is still in the caches when its checksum is made.
+void Packer::encode_flat(const Codec& codec, Bytes chunk, Bytes base,
+                         const std::vector<Coder>& coders, Buffer& out,
+                         std::vector<FrameSize>& sizes) {
+  constexpr std::size_t kPiece = FrameView::kPiece;
+  const auto [n, left] = measure(codec, chunk.size());
+  const std::size_t flat = flat_planes(codec);
+  const bool all_flat = flat == codec.planes();
+  Scratch::Frame memory(scratch_);
+  // Those before the first one that is coded are written where they will stay.
+  std::vector<RawFrame> raw;
+  while (raw.size() < flat - all_flat && coders[raw.size()] == Coder::Raw) raw.emplace_back(n, out);
+  std::array<std::span<std::byte>, kMostPlanes> planes;
+  for (std::size_t p = raw.size(); p < flat; ++p) planes[p] = memory.take<std::byte>(n + left);
+  Extra extra;
+  const auto pairs = memory.take<std::byte>(has_exponents(codec) ? ceil_div(n, 2) : 0);
+  const auto list = memory.take<std::byte>(all_flat ? 0 : 1 + n + left);
+  const auto list2 = memory.take<std::byte>(codec.needs_base() ? n + left : 0);
+  if (has_exponents(codec)) {
+    extra.top = choose_top(chunk, n, codec.block);
+    extra.pairs = pairs.data();
+    list[0] = static_cast<std::byte>(extra.top);
+  }
+  extra.list = list.data() + has_exponents(codec);
+  extra.list2 = list2.data();
+  for (std::size_t i = 0; i * kPiece < n; ++i) {
+    Pointers to = {};
+    for (std::size_t p = 0; p < flat; ++p)
+      to[p] = p < raw.size() ? raw[p].piece(i) : planes[p].data() + i * kPiece;
+    const std::size_t at = i * kPiece * codec.block;
+    split(codec, chunk.data() + at, base.empty() ? nullptr : base.data() + at, i * kPiece,
+          std::min(kPiece, n - i * kPiece), to, extra);
+    for (RawFrame& frame : raw) frame.filled(i);
+  }
+
+  const std::size_t first = sizes.size();
+  sizes.resize(first + raw.size());
+  for (std::size_t p = raw.size(); p-- > 0;) sizes[first + p] = raw[p].finish();
+  const auto put = [&](std::size_t plane, Bytes content) {
+    sizes.push_back(frames_.append(coders[plane], content, out));
+  };
+  const Bytes rest = chunk.last(left);
+  for (std::size_t p = raw.size(); p < flat - all_flat; ++p) put(p, planes[p].first(n));
+  if (all_flat) {
+    std::ranges::copy(rest, planes[flat - 1].begin() + static_cast<std::ptrdiff_t>(n));
+    put(flat - 1, planes[flat - 1]);
+  } else if (has_exponents(codec)) {
+    std::ranges::copy(rest, extra.list + extra.used);
+    put(flat, pairs);
+    put(flat + 1, list.first(1 + extra.used + left));
+  } else {
+    std::ranges::copy(rest, extra.list2 + extra.used);
+    put(flat, list.first(extra.used));
+    put(flat + 1, list2.first(extra.used + left));
+  }
+}
+
+namespace {
+
+// The content sizes that a chunk's frames must have, or what is wrong with those they have. Lists
+// have at most an entry for each element.
+Unpacker::Fault check_sizes(const Codec& codec, std::span<const FrameSize> frames, std::size_t n,
+                            std::size_t left) {
+  const auto wrong = [&](std::size_t p, std::size_t least, std::size_t most) {
+    const std::size_t got = frames[p].content;
+    if (got >= least && got <= most) return Unpacker::Fault{};
+    return Unpacker::Fault{p, least == most
+                                  ? fmt::format("holds {} bytes, not {}", got, least)
+                                  : fmt::format("holds {} bytes, not {} to {}", got, least, most)};
+  };
+  const std::size_t flat = flat_planes(codec);
+  const bool all_flat = flat == codec.planes();
+  for (std::size_t p = 0; p < flat; ++p) {
+    const std::size_t bytes = n + (all_flat && p + 1 == flat ? left : 0);
+    if (const auto fault = wrong(p, bytes, bytes)) return fault;
+  }
+  if (all_flat) return {};
+  if (has_exponents(codec)) {
+    if (const auto fault = wrong(flat, ceil_div(n, 2), ceil_div(n, 2))) return fault;
+    return wrong(flat + 1, 1 + left, 1 + n + left);
+  }
+  if (const auto fault = wrong(flat, 0, n)) return fault;
+  const std::size_t far = frames[flat].content + left;
+  return wrong(flat + 1, far, far);
+}
+
+}  // namespace
 
 Unpacker::Fault Unpacker::decode(const Codec& codec, Bytes stored,
                                  std::span<const FrameSize> frames, Bytes base,
                                  FrameReader::Check check, MutableBytes chunk) {
+  if (flat_planes(codec) > 0) return decode_flat(codec, stored, frames, base, check, chunk);
+  const auto next = [&](std::size_t p, MutableBytes to) -> std::string {
+    if (frames[p].content != to.size())
+      return fmt::format("holds {} bytes, not {}", frames[p].content, to.size());
+    const Bytes frame = stored.first(frames[p].stored);
+    stored = stored.subspan(frame.size());
+    return frames_.decode(frame, to, check);
+  };
+  if (codec.kind == Codec::Kind::Plain) return {0, next(0, chunk)};
   const auto [n, left] = measure(codec, chunk.size());
-  std::vector<std::size_t> wanted = plane_sizes(codec, chunk.size());
-  if (has_exponents(codec)) {  // 'rest': its first byte, and at most an escape an element
-    const std::size_t rest = frames[wanted.size()].content;
-    if (rest < 1 + left || rest > 1 + n + left)
-      return {wanted.size(),
-              fmt::format("holds {} bytes, not {} to {}", rest, 1 + left, 1 + n + left)};
-    wanted.push_back(rest);
+  for (std::size_t p = 0; p < codec.columns.size(); ++p) {
+    const bool last = p + 1 == codec.columns.size();
+    Scratch::Frame memory(scratch_);
+    const auto plane = memory.take<std::byte>(n * bytes_of(codec.columns[p]) + (last ? left : 0));
+    if (std::string why = next(p, plane); !why.empty()) return {p, std::move(why)};
+    scatter(codec.columns[p], plane.data(), n, codec.block, chunk);
+    if (last) std::ranges::copy(plane.last(left), chunk.end() - static_cast<std::ptrdiff_t>(left));
   }
-  if (codec.kind == Codec::Kind::Plain && frames[0].content == chunk.size())
-    return {0, frames_.decode(stored.first(frames[0].stored), chunk, check)};
+  return {};
+}
+
+// Piece by piece: planes that are not coded stay where they lie.
+Unpacker::Fault Unpacker::decode_flat(const Codec& codec, Bytes stored,
+                                      std::span<const FrameSize> frames, Bytes base,
+                                      FrameReader::Check check, MutableBytes chunk) {
+  constexpr std::size_t kPiece = FrameView::kPiece;
+  const auto [n, left] = measure(codec, chunk.size());
+  if (auto fault = check_sizes(codec, frames, n, left)) return fault;
+  const std::size_t flat = flat_planes(codec), count = codec.planes();
   Scratch::Frame memory(scratch_);
   std::array<FrameView, kMostPlanes> views;
   std::array<MutableBytes, kMostPlanes> planes;
-  for (std::size_t p = 0; p < wanted.size(); ++p) {
-    if (frames[p].content != wanted[p])
-      return {p, fmt::format("holds {} bytes, not {}", frames[p].content, wanted[p])};
-    planes[p] = memory.take<std::byte>(wanted[p]);
+  for (std::size_t p = 0; p < count; ++p) {
+    planes[p] = memory.take<std::byte>(frames[p].content);
     const Bytes frame = stored.first(frames[p].stored);
-    std::string why = in_pieces(codec, p) ? frames_.decode(frame, planes[p], check, views[p])
-                                          : frames_.decode(frame, planes[p], check);
+    stored = stored.subspan(frame.size());
+    const bool stays = p < flat && p + 1 < count;
+    views[p] = {planes[p].data(), 0};
+    std::string why = stays ? frames_.decode(frame, planes[p], check, views[p])
+                            : frames_.decode(frame, planes[p], check);
     if (!why.empty()) return {p, std::move(why)};
-    stored = stored.subspan(frames[p].stored);
   }
-  const auto put_rest = [&](Bytes last) {
-    std::ranges::copy(last.last(left), chunk.end() - static_cast<std::ptrdiff_t>(left));
-  };
+  const Bytes last = planes[count - 1];
+  ConstExtra extra;
   if (has_exponents(codec)) {
-    const Bytes tail = planes[wanted.size() - 1];
-    const Bytes escapes = tail.subspan(1, tail.size() - 1 - left);
-    const std::size_t used = join_floats(codec, planes[0].data(), views, escapes,
-                                         static_cast<std::uint8_t>(tail[0]), n, chunk.data());
-    if (used != escapes.size())
-      return {wanted.size() - 1,
-              fmt::format("has {} exponents, but the nibbles want {}", escapes.size(), used)};
-    put_rest(tail);
-    return {};
+    extra.top = static_cast<std::uint8_t>(last[0]);
+    extra.pairs = planes[flat].data();
+    extra.list = last.subspan(1, last.size() - 1 - left);
+  } else if (codec.needs_base()) {
+    extra.list = planes[flat];
+    extra.list2 = last;
   }
-  std::array<const std::byte*, kMostPlanes> at = {};
-  for (std::size_t p = 0; p < wanted.size(); ++p) at[p] = planes[p].data();
-  if (codec.needs_base()) {
-    const auto difference = memory.take<std::byte>(n * codec.block);
-    join_bytes(codec.block, at.data(), n, difference.data());
-    codec.block == 2 ? add2(difference.data(), base.data(), n, chunk.data())
-                     : add4(difference.data(), base.data(), n, chunk.data());
-  } else if (is_byte_planes(codec)) {
-    join_bytes(codec.block, at.data(), n, chunk.data());
-  } else {
-    for (std::size_t p = 0; p < codec.columns.size(); ++p)
-      scatter(codec.columns[p], at[p], n, codec.block, chunk);
+  for (std::size_t i = 0; i * kPiece < n; ++i) {
+    ConstPointers from = {};
+    for (std::size_t p = 0; p < flat; ++p) from[p] = views[p].piece(i);
+    const std::size_t at = i * kPiece * codec.block;
+    join(codec, from, base.empty() ? nullptr : base.data() + at, i * kPiece,
+         std::min(kPiece, n - i * kPiece), extra, chunk.data() + at);
   }
-  put_rest(planes[wanted.size() - 1]);
+  if (extra.used != extra.list.size())
+    return {count - 1,
+            fmt::format("lists {} elements, but {} want one", extra.list.size(), extra.used)};
+  std::ranges::copy(last.last(left), chunk.end() - static_cast<std::ptrdiff_t>(left));
   return {};
 }
 

@@ -20,13 +20,14 @@ struct ByteColumn {
 };
 
 struct Codec {
+  // Planes with a byte for each element come first: most of them are stored uncoded.
   enum class Kind : std::uint8_t {
     Plain,    // one plane: the bytes as they are
-    Bf16,     // pairs of exponents; sign and mantissa; and 'rest'
-    F32,      // pairs of exponents; sign and mantissa; the middle, the low byte; and 'rest'
+    Bf16,     // sign and mantissa; pairs of exponents; 'rest'
+    F32,      // the low, the middle byte; sign and mantissa; pairs of exponents; 'rest'
     Columns,  // one plane for each set of columns
-    Delta16,  // the difference to a base, in floats of two bytes: its low bytes, its high bytes
-    Delta32,  // likewise of four
+    Delta16,  // differences to a base (kernels/planes.h): small; the far ones' low, high bytes
+    Delta32,  // likewise: low; middle; small; the far ones' low, high bytes
   };
   // 'rest' is a byte, the largest exponent that nibbles stand for, then the exponents that they do
   // not, then what is no whole element. Of all other kinds, what is no whole element or block is at
@@ -64,6 +65,8 @@ class Packer {
               Buffer& out, std::vector<FrameSize>& sizes);
 
  private:
+  void encode_flat(const Codec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
+                   Buffer& out, std::vector<FrameSize>& sizes);
   FrameWriter frames_;
   Scratch scratch_;
 };
@@ -81,6 +84,8 @@ class Unpacker {
                FrameReader::Check check, MutableBytes chunk);
 
  private:
+  Fault decode_flat(const Codec& codec, Bytes stored, std::span<const FrameSize> frames, Bytes base,
+                    FrameReader::Check check, MutableBytes chunk);
   FrameReader frames_;
   Scratch scratch_;
 };

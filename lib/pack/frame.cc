@@ -41,37 +41,50 @@ std::size_t sound(std::size_t result) {
   return result;
 }
 
-// A frame without compression, written by hand: zstd gives no such frame of what it can compress.
-template <class Put>
-FrameSize append_blocks(Block type, Bytes content, Buffer& out, Put&& put) {
-  const std::size_t start = out.size();
-  const auto size = static_cast<std::uint32_t>(content.size());
-  const auto checksum = static_cast<std::uint32_t>(XXH64(content.data(), content.size(), 0));
-  append(out, Bytes(kHead));
-  append(out, size);
-  std::size_t at = 0;
-  do {
-    const std::size_t n = std::min(kBlock, content.size() - at);
-    const bool last = at + n == content.size();
-    const auto head = static_cast<std::uint32_t>(n << 3 | static_cast<unsigned>(type) << 1 | last);
-    append(out, std::as_bytes(std::span(&head, 1)).first(3));
-    put(content.subspan(at, n));
-    at += n;
-  } while (at < content.size());
-  append(out, checksum);
-  return {static_cast<std::uint32_t>(out.size() - start), size, checksum};
-}
-FrameSize append_raw(Bytes content, Buffer& out) {
-  return append_blocks(Block::Raw, content, out, [&](Bytes block) { append(out, block); });
-}
-FrameSize append_repeated(Bytes content, Buffer& out) {
-  return append_blocks(Block::Repeated, content, out,
-                       [&](Bytes block) { out.push_back(block[0]); });
-}
 constexpr std::size_t raw_size(std::size_t n) noexcept {
   return kHead.size() + 4 + 3 * std::max<std::size_t>(1, ceil_div(n, kBlock)) + n + 4;
 }
 
+// All of a frame of such blocks but its content and its checksum.
+void put_heads(Block type, std::size_t bytes, MutableBytes frame) {
+  std::ranges::copy(kHead, frame.begin());
+  store(frame.subspan(kHead.size()), static_cast<std::uint32_t>(bytes));
+  std::size_t at = kHead.size() + 4, done = 0;
+  do {
+    const std::size_t n = std::min(kBlock, bytes - done);
+    done += n;
+    const auto head =
+        static_cast<std::uint32_t>(n << 3 | static_cast<unsigned>(type) << 1 | (done == bytes));
+    std::memcpy(&frame[at], &head, 3);
+    at += 3 + (type == Block::Raw ? n : 1);
+  } while (done < bytes);
+}
+constexpr std::size_t repeated_size(std::size_t n) noexcept {
+  return kHead.size() + 4 + 4 * ceil_div(n, kBlock) + 4;
+}
+
+std::uint32_t checksum_of_equal(std::byte value, std::size_t n) {
+  static const std::vector<std::byte> zeros(kBlock);
+  XXH64_state_t state;
+  XXH64_reset(&state, 0);
+  const std::vector<std::byte> others(value == std::byte{0} ? 0 : std::min(n, kBlock), value);
+  for (std::size_t at = 0; at < n; at += kBlock)
+    XXH64_update(&state, (value == std::byte{0} ? zeros : others).data(), std::min(kBlock, n - at));
+  return static_cast<std::uint32_t>(XXH64_digest(&state));
+}
+
+constexpr std::size_t kMostTiny = 32;  // nothing is gained by coding less
+
+// Frames without compression, written by hand: zstd gives no such frame of what it can compress.
+FrameSize append_raw(Bytes content, Buffer& out) {
+  RawFrame frame(content.size(), out);
+  for (std::size_t i = 0; i * kBlock < content.size(); ++i) {
+    const Bytes piece = content.subspan(i * kBlock);
+    std::ranges::copy(piece.first(std::min(kBlock, piece.size())), frame.piece(i));
+    frame.filled(i);
+  }
+  return frame.finish();
+}
 }  // namespace
 
 std::string_view name_of(Coder coder) noexcept {
@@ -126,9 +139,9 @@ FrameWriter& FrameWriter::operator=(FrameWriter&&) noexcept = default;
 FrameSize FrameWriter::append(Coder coder, Bytes content, Buffer& out) {
   if (content.size() > kMostFrameBytes)
     throw Error(Fault::Internal, fmt::format("a frame of {} bytes", content.size()));
-  if (content.size() > 32 && all_equal(content.data(), content.size()))
-    return append_repeated(content, out);
-  if (coder == Coder::Raw || content.size() < 32) return append_raw(content, out);
+  if (coder == Coder::Raw || content.size() <= kMostTiny ||
+      all_equal(content.data(), content.size()))
+    return append_raw(content, out);
   const std::size_t start = out.size();
   out.resize(start + ZSTD_compressBound(content.size()));
   const MutableBytes room = MutableBytes(out).subspan(start);
@@ -150,6 +163,58 @@ struct FrameReader::State {
   };
   std::unique_ptr<ZSTD_DCtx, Free> context{ZSTD_createDCtx_advanced(kMemory)};
 };
+
+struct RawFrame::State {
+  XXH64_state_t checksum;
+};
+
+RawFrame::RawFrame(std::size_t bytes, Buffer& out)
+    : bytes_(bytes), at_(out.size()), out_(&out), state_(std::make_unique<State>()) {
+  XXH64_reset(&state_->checksum, 0);
+  out.resize(at_ + raw_size(bytes));
+  put_heads(Block::Raw, bytes, MutableBytes(out).subspan(at_));
+}
+RawFrame::RawFrame(RawFrame&&) noexcept = default;
+RawFrame::~RawFrame() = default;
+
+std::byte* RawFrame::piece(std::size_t i) noexcept {
+  return out_->data() + at_ + kHead.size() + 4 + 3 + i * (kBlock + 3);
+}
+void RawFrame::filled(std::size_t i) {
+  const auto size = [&](std::size_t k) { return std::min(kBlock, bytes_ - k * kBlock); };
+  if (equal_ == i && *piece(i) == *piece(0) && all_equal(piece(i), size(i))) {
+    ++equal_;
+    return;
+  }
+  if (equal_ == i)  // they were not all: make up for it
+    for (std::size_t k = 0; k < i; ++k) XXH64_update(&state_->checksum, piece(k), size(k));
+  equal_ = kNoMore;
+  XXH64_update(&state_->checksum, piece(i), size(i));
+}
+FrameSize RawFrame::finish() {
+  const std::size_t stored = raw_size(bytes_), pieces = ceil_div(bytes_, kBlock);
+  const auto content = static_cast<std::uint32_t>(bytes_);
+  const bool equal = equal_ == pieces;
+  std::uint32_t checksum = 0;
+  if (equal && bytes_ > 0)
+    checksum = checksum_of_equal(*piece(0), bytes_);
+  else
+    checksum = static_cast<std::uint32_t>(XXH64_digest(&state_->checksum));
+  if (!equal || bytes_ <= kMostTiny) {
+    store(MutableBytes(*out_).subspan(at_ + stored - 4), checksum);
+    return {static_cast<std::uint32_t>(stored), content, checksum};
+  }
+  const std::byte value = *piece(0);
+  const std::size_t size = repeated_size(bytes_);
+  const MutableBytes frame = MutableBytes(*out_).subspan(at_, size);
+  put_heads(Block::Repeated, bytes_, frame);
+  for (std::size_t k = 0; k < pieces; ++k) frame[kHead.size() + 4 + 3 + 4 * k] = value;
+  store(frame.subspan(size - 4), checksum);
+  const auto begin = out_->begin() + static_cast<std::ptrdiff_t>(at_);
+  out_->erase(begin + static_cast<std::ptrdiff_t>(size),
+              begin + static_cast<std::ptrdiff_t>(stored));
+  return {static_cast<std::uint32_t>(size), content, checksum};
+}
 
 FrameReader::FrameReader() : state_(std::make_unique<State>()) {}
 FrameReader::~FrameReader() = default;

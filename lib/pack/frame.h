@@ -42,6 +42,26 @@ class FrameWriter {
   std::unique_ptr<State> state_;
 };
 
+// A frame of bytes as they are, appended at once and filled piece by piece; what comes after it in
+// the buffer can be appended meanwhile.
+class RawFrame {
+ public:
+  RawFrame(std::size_t bytes, Buffer& out);
+  RawFrame(RawFrame&&) noexcept;
+  ~RawFrame();
+  std::byte* piece(std::size_t i) noexcept;  // as of a FrameView; until the buffer grows
+  void filled(std::size_t i);                // one after another: while the caches hold it
+  // If all bytes turn out to be the same, the frame becomes shorter and what is behind it moves.
+  FrameSize finish();
+
+ private:
+  static constexpr std::size_t kNoMore = ~std::size_t{0};
+  std::size_t bytes_, at_, equal_ = 0;  // so many pieces are all of the first byte
+  Buffer* out_;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 // A frame's content: pieces of 128 KiB, the last one less, `gap` bytes between them.
 struct FrameView {
   static constexpr std::size_t kPiece = std::size_t{128} << 10;
@@ -71,7 +91,7 @@ class FrameReader {
 };
 
 // A frame of any size without compression, which can be written again with other content of the
-// same size; and what the table says of such a frame.
+// same size (as long as its bytes are not all equal); and what the table says of such a frame.
 void append_raw_frame(Bytes content, Buffer& out);
 FrameSize raw_frame_size(Bytes frame);
 
