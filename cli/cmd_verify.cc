@@ -8,6 +8,7 @@
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "cli/verify.h"
+#include "formats/compressed.h"
 #include "lib/base/text.h"
 
 namespace wtool {
@@ -26,6 +27,7 @@ struct Promise {
   Sha256 expected;
   std::optional<std::uint64_t> bytes = {};
   std::vector<ManifestTensor> tensors = {};
+  bool original = false;  // of a compressed file, what it restores to
 
   enum class Answer : std::uint8_t { Ok, Failed, Missing, Error } answer = Answer::Ok;
   Sha256 found = {};
@@ -65,6 +67,12 @@ bool same(const Promise& p, const std::string& path) {
          real_path(p.path) == real_path(path);
 }
 
+// "m.safetensors" of "m.safetensors.zst"; empty if the name is no such name.
+std::string without_suffix(const std::string& path) {
+  constexpr std::string_view kSuffix = ".zst";
+  return path.ends_with(kSuffix) ? path.substr(0, path.size() - kSuffix.size()) : std::string();
+}
+
 // FILE.sha256: the digest alone, or a list with the file's name, from wherever it was made.
 std::optional<Promise> from_sidecar(const std::string& path) {
   const std::string list = path + ".sha256";
@@ -76,6 +84,21 @@ std::optional<Promise> from_sidecar(const std::string& path) {
   throw nothing_to_compare(path, fmt::format("{} does not list it", wtool::quoted(list)));
 }
 
+// A compressed file as its original; null if it is none.
+std::shared_ptr<const CompressedFile> compressed(const std::string& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored) ? open_compressed(open_file(path)) : nullptr;
+}
+
+// What the file itself says of its original. Damage shows; whoever made the file is not known.
+std::optional<Promise> from_index(const std::string& path) {
+  const auto file = compressed(path);
+  if (!file) return std::nullopt;
+  Promise out{path, path, "its own index", file->index().digest, file->index().bytes};
+  out.original = true;
+  return out;
+}
+
 // What lies beside a file, or in a folder.
 std::vector<Promise> find_beside(const std::string& path) {
   std::error_code ignored;
@@ -85,14 +108,22 @@ std::vector<Promise> find_beside(const std::string& path) {
     return promises_of(read_digest_list(list));
   }
   if (auto one = from_sidecar(path)) return {std::move(*one)};
+  if (const std::string original = without_suffix(path); !original.empty())
+    if (auto one = from_sidecar(original)) {
+      one->path = one->name = path;
+      one->original = true;
+      return {std::move(*one)};
+    }
   const std::string list = beside(path, "SHA256SUMS");
   if (!exists(list))
     throw nothing_to_compare(
         path, fmt::format("neither {} nor {} is there", wtool::quoted(path + ".sha256"),
                           wtool::quoted(list)))
         .hint("give the digest itself: --sha256=HEX");
+  const std::string original = without_suffix(path);
   for (Promise& p : promises_of(read_digest_list(list)))
-    if (same(p, path)) {
+    if (same(p, path) || (!original.empty() && same(p, original))) {
+      p.original = !same(p, path);
       p.path = p.name = path;
       return {std::move(p)};
     }
@@ -144,6 +175,12 @@ std::vector<Promise> find_beside_all(const Options& options, const Context& cont
 std::vector<Promise> promises(const Options& options, const Context& context, ExitCode& code) {
   if (options.paths.empty())
     throw Error(Fault::Usage, "no file is named").hint("'wtool help verify' shows the options");
+  if (options.sha256.empty()) {
+    std::vector<Promise> own;
+    for (const std::string& path : options.paths)
+      if (auto one = from_index(path)) own.push_back(std::move(*one));
+    if (own.size() == options.paths.size()) return own;
+  }
   if (options.sha256.empty())
     throw nothing_to_compare(options.paths[0], "no digest is given")
         .hint(
@@ -209,6 +246,7 @@ std::string_view word(Answer answer) {
 void print(const Promise& p) {
   const Style style = p.answer == Answer::Ok ? Style::Green : Style::Red;
   std::string text = fmt::format("{}: {}", printable(p.name), paint(style, word(p.answer)));
+  if (p.original) text += " (the original in it)";
   if (!p.source.empty()) text += fmt::format(" ({})", printable(p.source));
   text += "\n";
   if (p.answer == Answer::Failed) {
@@ -242,6 +280,7 @@ void write_json(const Options& options, const Comparison& c) {
     w.name_member("file", p.name);
     w.member("result", lower(word(p.answer)));
     w.name_member("source", p.source);
+    if (p.original) w.member("original", true);
     w.member("expected", p.expected.hex());
     if (p.answer == Answer::Ok || p.answer == Answer::Failed) w.member("found", p.found.hex());
     if (p.answer == Answer::Error) w.member("error", p.fault);
@@ -263,6 +302,17 @@ void write_json(const Options& options, const Comparison& c) {
   w.end_object();
 }
 
+// A digest that is not the compressed file's may be its original's.
+void look_inside(Promise& p, const Context& context) {
+  const auto file = compressed(p.path);
+  if (!file || file->index().digest != p.expected) return;
+  RunOptions run = context.run;
+  run.progress = {};
+  p.found = sha256_of({{file, 0, file->size()}}, run)[0];
+  p.found_bytes = file->size();
+  p.original = true;
+}
+
 // Reads the files; tells each result in order.
 ExitCode compare(std::vector<Promise>& all, const Context& context) {
   ExitCode code = ExitCode::Ok;
@@ -275,12 +325,14 @@ ExitCode compare(std::vector<Promise>& all, const Context& context) {
   job.extent = [&](std::size_t i) -> Extent {
     Promise& p = all[i];
     open[i] = p.path == "-" ? from_stdin(&stop_signal()) : open_file(p.path);
+    if (p.original) open[i] = unwrap_compressed(open[i]);
     return {open[i], 0, p.found_bytes = open[i]->size()};
   };
   job.take = [&](std::size_t i, const Sha256* digest, const Error* error) {
     Promise& p = all[i];
     if (digest) {
       p.found = *digest;
+      if (p.found != p.expected && !p.original) look_inside(p, context);
       p.answer = p.found == p.expected ? Answer::Ok : Answer::Failed;
       if (p.answer == Answer::Failed) find_difference(p, context);
       code = worst(code, p.answer == Answer::Ok ? ExitCode::Ok : ExitCode::No);

@@ -228,6 +228,7 @@ const Format& output_format(const OutputOptions& options, const std::string& to,
 // m-int8.gguf.
 Destination beside(const Model& model, const Format& format, std::string_view label) {
   fs::path from = model.path;
+  if (from.extension() == ".zst") from.replace_extension();  // as its original
   const auto need_name = [&](std::string_view why) {
     return Error(Fault::Usage, fmt::format("{}, so the output needs a name", why))
         .in(model.path)
