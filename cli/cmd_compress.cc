@@ -1,22 +1,24 @@
 #include <algorithm>
 #include <filesystem>
-#include <map>
+#include <optional>
 
 #include <fmt/format.h>
 
 #include "cli/common.h"
 #include "cli/json.h"
+#include "cli/report_file.h"
 #include "cli/source_digests.h"
 #include "cli/terminal.h"
 #include "formats/compressed_write.h"
 #include "lib/base/text.h"
+#include "lib/model/folder.h"
 
 namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSuffix = ".zst";
+constexpr std::string_view kSuffix = kCompressedSuffix;
 
 struct Options {
   std::string path, base;
@@ -38,6 +40,13 @@ struct Packed {
   std::vector<Row> rows;
 };
 
+struct Outcome {
+  std::string to;
+  bool folder = false;
+  std::vector<Packed> files;
+  std::uint64_t bytes = 0, stored = 0;
+};
+
 std::string codec_name(const Piece& p) {
   if (p.same_as) return "same";
   if (p.same_as_base) return "as base";
@@ -49,17 +58,28 @@ std::string percent(std::uint64_t part, std::uint64_t of) {
                      of == 0 ? 100.0 : 100.0 * static_cast<double>(part) / static_cast<double>(of));
 }
 
-std::string target_of(const Options& o) {
-  if (!o.output.output.empty()) return o.output.output;
-  if (o.path == "-")
+std::string target_of(const Options& o, bool folder) {
+  std::string path = o.output.output.empty() ? o.path : o.output.output;
+  if (o.output.output.empty() && path == "-")
     throw Error(Fault::Usage, "the input is standard input, so the output needs a name")
         .in(o.path)
         .hint("say -o OUTPUT");
-  return o.path + std::string(kSuffix);
-}
-
-void check_input(const SourcePtr& file) {
-  if (open_compressed(file)) throw Error(Fault::Usage, "is compressed already").in(file->name());
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  if (!o.output.output.empty()) {
+    if (folder && path == "-")
+      throw Error(Fault::Usage, "a folder does not go to standard output").in(o.path);
+    std::error_code ignored;
+    if (!folder && (o.output.output.ends_with('/') || fs::is_directory(path, ignored)))
+      return joined(path, file_name_of(o.path)) + std::string(kSuffix);
+    return path;
+  }
+  if (!folder) return path + std::string(kSuffix);
+  const fs::path name = fs::path(path).filename();
+  if (name == "." || name == ".." || name.empty())
+    throw Error(Fault::Usage, "the input is a folder without a name, so the output needs one")
+        .in(o.path)
+        .hint("say -o OUTPUT");
+  return path + "-zst";
 }
 
 // The whole base, and the digests of its files.
@@ -73,6 +93,16 @@ Base open_base(const Options& o, const Context& context) {
   InputOptions base;
   base.path = o.base;
   out.model = open_input(base, context);
+  if (o.output.dry_run) return out;
+  const auto sources = out.model->catalog.sources();
+  std::vector<Extent> whole;
+  for (const SourcePtr& s : sources) whole.push_back({s, 0, s->size()});
+  Progress progress(*context.common, "digest of the base", "bytes");
+  RunOptions run = context.run;
+  run.progress = progress.callback();
+  const std::vector<Sha256> digests = sha256_of(whole, run);
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    out.files.push_back({fs::path(sources[i]->name()).filename(), whole[i].bytes, digests[i]});
   return out;
 }
 
@@ -95,20 +125,52 @@ PackForm form_of(const Options& o, const Packing& packing) {
   return o.planes ? PackForm::Planes : packing.better();
 }
 
-Packed pack(const Options& o, const Context& context) {
-  const SourcePtr file = o.path == "-" ? from_stdin(context.run.stop_signal) : open_file(o.path);
-  check_input(file);
+// The files to be packed, and what lies beside them and is copied.
+struct Input {
+  std::vector<SourcePtr> files;
+  std::vector<SideFile> side;
+  bool folder = false;
+};
+Input open_input_files(const Options& o, const Context& context) {
+  Input out;
+  std::error_code ignored;
+  if (o.path == "-") {
+    out.files.push_back(from_stdin(context.run.stop_signal));
+  } else if (!fs::is_directory(o.path, ignored)) {
+    out.files.push_back(open_file(o.path));
+  } else {
+    InputOptions input;
+    input.path = o.path;
+    const auto model = open_input(input, context);
+    out.folder = true;
+    out.files.assign(model->catalog.sources().begin(), model->catalog.sources().end());
+    out.side = model->side;
+    if (!model->index_name.empty())
+      out.side.push_back({model->index_name, open_file((fs::path(o.path) / model->index_name))});
+    for (const std::string& line : model->left_out) note("not copied: " + printable(line));
+  }
+  for (const SourcePtr& file : out.files)
+    if (dynamic_cast<const CompressedFile*>(file.get()) || open_compressed(file))
+      throw Error(Fault::Usage, "is compressed already").in(file->name());
+  return out;
+}
+
+// Name of a file of a folder, relative to it.
+std::string name_within(const std::string& folder, const std::string& path) {
+  return fs::path(path).lexically_relative(folder).native();
+}
+
+Packed pack_file(const SourcePtr& file, const Base& base, const Options& o, const Context& context,
+                 OutputSet* outputs, const std::string& name) {
   Diagnostics faults;
   const Catalog catalog = read_catalog(file, context.registry, faults);
-  const Base base = open_base(o, context);
   Packed out;
-  out.from = o.path;
-  out.to = target_of(o);
+  out.from = file->name();
+  out.to = name;
   out.bytes = file->size();
-
   Packing packing(file, catalog, base.model ? &base.model->catalog : nullptr);
   {
-    Progress progress(*context.common, "sampling", "tensors");
+    Progress progress(*context.common, "sampling " + name, "tensors");
     RunOptions run = context.run;
     run.progress = progress.callback();
     packing.sample(run);
@@ -116,101 +178,126 @@ Packed pack(const Options& o, const Context& context) {
   out.estimate = packing.estimate();
   out.form = form_of(o, packing);
   packing.choose(out.form);
-  if (o.output.dry_run) {
+  if (!outputs) {
     out.rows = rows_of(packing, true);
     out.stored = out.form == PackForm::Planes ? out.estimate.planes : out.estimate.plain;
     return out;
   }
 
-  OutputSet outputs(out.to, out.to == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File,
-                    o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
   std::vector<Extent> hashed{{file, 0, file->size()}};
   for (Extent& e : packing.tensors()) hashed.push_back(std::move(e));
-  if (base.model)
-    for (const SourcePtr& s : base.model->catalog.sources()) hashed.push_back({s, 0, s->size()});
-  const std::size_t tensors = packing.tensors().size();
   SourceDigests digests(std::move(hashed), context);  // beside the work
-
   Plan plan;
-  packing.add_to(plan, out.to);
+  packing.add_to(plan, name);
+  const std::size_t number = outputs->files();
   RunOptions run = context.run;
-  Progress progress(*context.common, "compress", "chunks");
+  Progress progress(*context.common, "compress " + name, "chunks");
   run.progress = progress.callback();
-  execute(plan, run, &outputs);
+  execute(plan, run, outputs);
   progress.done();
   const std::vector<Sha256> found = digests.get();
   out.digest = found[0];
-  std::vector<BaseFile> base_files;
-  if (base.model)
-    for (std::size_t i = 0; i < base.model->catalog.sources().size(); ++i) {
-      const SourcePtr& s = base.model->catalog.sources()[i];
-      base_files.push_back({fs::path(s->name()).filename(), s->size(), found[1 + tensors + i]});
-    }
-  packing.finish(outputs, 0, found[0], std::span(found).subspan(1, tensors), std::move(base_files));
+  packing.finish(*outputs, number, found[0], std::span(found).subspan(1), base.files);
   file->check_unchanged();
-  if (base.model)
-    for (const SourcePtr& s : base.model->catalog.sources()) s->check_unchanged();
-  out.stored = outputs.total_bytes();
+  out.stored = outputs->written(number)->size();
   out.rows = rows_of(packing, false);
-  outputs.commit();
   return out;
 }
 
-void print(const Packed& p, const Options& o, bool verbose) {
-  out(fmt::format("{} {} {}\n", printable(p.from),
-                  fit_charset(o.output.dry_run ? "would become about" : "→"),
-                  o.output.dry_run ? human_bytes(p.stored) : printable(p.to)));
-  out(fit_charset(
-      fmt::format("{} → {}, {} of it   {} (estimates: planes {}, plain {})\n", human_bytes(p.bytes),
-                  human_bytes(p.stored), percent(p.stored, p.bytes), name_of(p.form),
-                  percent(p.estimate.planes, p.bytes), percent(p.estimate.plain, p.bytes))));
-  if (verbose || o.output.dry_run) {
-    Table table({{"tensor"},
-                 {"dtype"},
-                 {"codec", false, 1},
-                 {"bytes", true},
-                 {"packed", true},
-                 {"", true}});
-    for (const Packed::Row& r : p.rows)
-      table.row({r.tensor.empty() ? "(no tensor)" : printable(r.tensor), r.dtype, r.codec,
-                 human_bytes(r.bytes), human_bytes(r.stored), percent(r.stored, r.bytes)});
-    return table.print(2);
+Outcome pack(const Options& o, const Context& context) {
+  const Input input = open_input_files(o, context);
+  const Base base = open_base(o, context);
+  Outcome out;
+  out.to = target_of(o, input.folder);
+  out.folder = input.folder;
+  check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force,
+                     std::vector<std::string>{o.path, out.to});
+  std::optional<OutputSet> outputs;
+  if (!o.output.dry_run)
+    outputs.emplace(out.to,
+                    input.folder    ? OutputSet::Kind::Folder
+                    : out.to == "-" ? OutputSet::Kind::Stdout
+                                    : OutputSet::Kind::File,
+                    o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
+  for (const SourcePtr& file : input.files) {
+    const std::string name =
+        input.folder ? name_within(o.path, file->name()) + std::string(kSuffix) : out.to;
+    out.files.push_back(pack_file(file, base, o, context, outputs ? &*outputs : nullptr, name));
+    out.bytes += out.files.back().bytes;
+    out.stored += out.files.back().stored;
   }
-  // By type and codec, in the order in which they come.
+  if (!outputs) return out;
+  if (!input.side.empty()) {
+    Plan plan;
+    plan.side = input.side;
+    execute(plan, context.run, &*outputs);
+  }
+  if (base.model)
+    for (const SourcePtr& s : base.model->catalog.sources()) s->check_unchanged();
+  for (const SideFile& s : input.side) s.content->check_unchanged();
+  outputs->commit();
+  return out;
+}
+
+// By type and codec, in the order in which they come.
+void print_sums(const Outcome& outcome) {
   struct Sum {
-    std::size_t order, tensors = 0;
+    std::string dtype, codec;
+    std::size_t tensors = 0;
     std::uint64_t bytes = 0, stored = 0;
   };
-  std::map<std::pair<std::string, std::string>, Sum> sums;
-  for (const Packed::Row& r : p.rows) {
-    if (r.tensor.empty()) continue;
-    Sum& s = sums.try_emplace({r.dtype, r.codec}, Sum{sums.size()}).first->second;
-    ++s.tensors;
-    s.bytes += r.bytes;
-    s.stored += r.stored;
-  }
-  std::vector<decltype(sums)::const_iterator> order;
-  for (auto it = sums.cbegin(); it != sums.cend(); ++it) order.push_back(it);
-  std::ranges::sort(order, {}, [](auto it) { return it->second.order; });
+  std::vector<Sum> sums;
+  for (const Packed& p : outcome.files)
+    for (const Packed::Row& r : p.rows) {
+      if (r.tensor.empty()) continue;
+      auto it = std::ranges::find_if(
+          sums, [&](const Sum& s) { return s.dtype == r.dtype && s.codec == r.codec; });
+      if (it == sums.end()) it = sums.insert(it, {r.dtype, r.codec});
+      ++it->tensors;
+      it->bytes += r.bytes;
+      it->stored += r.stored;
+    }
   Table table(
       {{"dtype"}, {"codec"}, {"tensors", true}, {"bytes", true}, {"packed", true}, {"", true}});
-  for (const auto& it : order)
-    table.row({it->first.first, it->first.second, std::to_string(it->second.tensors),
-               human_bytes(it->second.bytes), human_bytes(it->second.stored),
-               percent(it->second.stored, it->second.bytes)});
+  for (const Sum& s : sums)
+    table.row({s.dtype, s.codec, std::to_string(s.tensors), human_bytes(s.bytes),
+               human_bytes(s.stored), percent(s.stored, s.bytes)});
   table.print(2);
 }
 
-void write_json(const Packed& p, const Options& o, JsonWriter::Sink sink) {
-  JsonWriter w(std::move(sink));
+void print_pieces(const Outcome& outcome) {
+  Table table(
+      {{"tensor"}, {"dtype"}, {"codec", false, 1}, {"bytes", true}, {"packed", true}, {"", true}});
+  for (const Packed& p : outcome.files)
+    for (const Packed::Row& r : p.rows)
+      table.row({r.tensor.empty() ? "(no tensor)" : printable(r.tensor), r.dtype, r.codec,
+                 human_bytes(r.bytes), human_bytes(r.stored), percent(r.stored, r.bytes)});
+  table.print(2);
+}
+
+void print(const Outcome& outcome, const Options& o, bool verbose) {
+  std::uint64_t plain = 0, planes = 0;
+  for (const Packed& p : outcome.files) {
+    plain += p.estimate.plain;
+    planes += p.estimate.planes;
+  }
+  const std::string to =
+      o.output.dry_run ? "about " + human_bytes(outcome.stored) : printable(outcome.to);
+  out(fit_charset(fmt::format("{} → {}\n", printable(o.path), to)));
+  out(fit_charset(fmt::format("{} → {}: {}   as {} (estimates: planes {}, plain {})\n",
+                              human_bytes(outcome.bytes), human_bytes(outcome.stored),
+                              percent(outcome.stored, outcome.bytes),
+                              name_of(outcome.files[0].form), percent(planes, outcome.bytes),
+                              percent(plain, outcome.bytes))));
+  if (verbose || o.output.dry_run)
+    print_pieces(outcome);
+  else
+    print_sums(outcome);
+}
+
+void write_file(JsonWriter& w, const Packed& p, bool dry_run) {
   w.begin_object();
-  w.member("schema", "wtool.compress/1");
-  w.member("ok", true);
-  w.key("inputs");
-  w.begin_array();
-  w.value(p.from);
-  w.end_array();
-  w.member("dry_run", o.output.dry_run);
+  w.member("file", p.from);
   w.member("output", p.to);
   w.member("form", name_of(p.form));
   w.member("bytes", p.bytes);
@@ -220,7 +307,7 @@ void write_json(const Packed& p, const Options& o, JsonWriter::Sink sink) {
   w.member("plain", p.estimate.plain);
   w.member("planes", p.estimate.planes);
   w.end_object();
-  if (!o.output.dry_run) w.member("sha256", p.digest.hex());
+  if (!dry_run) w.member("sha256", p.digest.hex());
   w.key("pieces");
   w.begin_array();
   for (const Packed::Row& r : p.rows) {
@@ -238,31 +325,42 @@ void write_json(const Packed& p, const Options& o, JsonWriter::Sink sink) {
   w.end_object();
 }
 
+void write_json(const Outcome& outcome, const Options& o, JsonWriter::Sink sink) {
+  JsonWriter w(std::move(sink));
+  w.begin_document("wtool.compress/1", true, std::vector<std::string>{o.path});
+  w.member("dry_run", o.output.dry_run);
+  w.member("output", outcome.to);
+  w.member("bytes", outcome.bytes);
+  w.member("packed_bytes", outcome.stored);
+  w.key("files");
+  w.begin_array();
+  for (const Packed& p : outcome.files) write_file(w, p, o.output.dry_run);
+  w.end_array();
+  w.end_object();
+}
+
 ExitCode run(const Options& o, const Context& context) {
   if (o.plain && o.planes) throw Error(Fault::Usage, "--plain and --planes exclude each other");
   if (o.plain && !o.base.empty())
     throw Error(Fault::Usage, "--plain and --base exclude each other")
         .hint("what 'zstd -d' makes of a difference is not the original");
   if (o.output.output == "-") set_out_to_stderr();
-  const Packed packed = pack(o, context);
+  const Outcome outcome = pack(o, context);
   if (!o.output.report.empty()) {
     std::string text;
-    write_json(packed, o, [&](std::string_view s) { text += s; });
-    OutputSet file(o.output.report, OutputSet::Kind::File,
-                   o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
-    file.append(file.create(o.output.report, std::nullopt), as_bytes(text));
-    file.commit();
+    write_json(outcome, o, [&](std::string_view s) { text += s; });
+    write_report_file(o.output.report, text);
   }
   if (context.common->json)
-    write_json(packed, o, out);
+    write_json(outcome, o, out);
   else
-    print(packed, o, context.common->verbose);
+    print(outcome, o, context.common->verbose);
   return ExitCode::Ok;
 }
 
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  app.add_option("INPUT", o->path, "a weight file, or - for standard input")->required();
+  app.add_option("INPUT", o->path, "a weight file, a folder of a model, or -")->required();
   add_output_options(app, o->output);
   app.add_option("--base", o->base, "store the difference to this model")->option_text("BASE");
   app.add_flag("--plain", o->plain, "so that 'zstd -d' gives the original bytes");

@@ -9,6 +9,7 @@
 #include "cli/terminal.h"
 #include "formats/compressed.h"
 #include "lib/base/text.h"
+#include "lib/model/folder.h"
 #include "lib/trust/written_digest.h"
 
 namespace wtool {
@@ -16,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSuffix = ".zst";
+constexpr std::string_view kSuffix = kCompressedSuffix, kFolderSuffix = "-zst";
 
 struct Options {
   std::string path, base, tensor, salvage;
@@ -27,12 +28,22 @@ OutputSet::Existing existing(const Options& o) {
   return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
 }
 
-std::string target_of(const Options& o) {
-  if (!o.output.output.empty()) return o.output.output;
-  if (o.path.ends_with(kSuffix) && o.path.size() > kSuffix.size())
-    return o.path.substr(0, o.path.size() - kSuffix.size());
+std::string target_of(const Options& o, bool folder) {
+  std::string path = o.output.output.empty() ? o.path : o.output.output;
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  if (!o.output.output.empty()) {
+    if (folder && path == "-")
+      throw Error(Fault::Usage, "a folder does not go to standard output").in(o.path);
+    std::error_code ignored;
+    if (!folder && (o.output.output.ends_with('/') || fs::is_directory(path, ignored)))
+      return joined(path, without_compressed_suffix(file_name_of(o.path)));
+    return path;
+  }
+  const std::string_view suffix = folder ? kFolderSuffix : kSuffix;
+  if (path.ends_with(suffix) && path.size() > suffix.size())
+    return path.substr(0, path.size() - suffix.size());
   throw Error(Fault::Usage,
-              fmt::format("the name does not end in {}, so the output needs one", kSuffix))
+              fmt::format("the name does not end in {}, so the output needs one", suffix))
       .in(o.path)
       .hint("say -o OUTPUT");
 }
@@ -110,37 +121,92 @@ std::optional<Error> find_damage(const CompressedFile& file, const RunOptions& o
 struct Restored {
   std::string to;
   std::uint64_t bytes = 0, stored = 0;
-  Sha256 digest;
+  std::vector<Sha256> digests = {};
 };
 
+// What a run restores: one file, or all of a folder that are compressed; what else lies in the
+// folder is copied.
+struct Input {
+  std::vector<std::shared_ptr<const CompressedFile>> files;
+  std::vector<std::string> names;  // of what they become, in the output
+  std::vector<SideFile> side;
+  bool folder = false;
+};
+Input open_inputs(const Options& o, const Context& context) {
+  Input out;
+  std::error_code ignored;
+  if (o.path == "-" || !fs::is_directory(o.path, ignored)) {
+    out.files.push_back(open(o, context));
+    out.names.push_back(target_of(o, false));
+    return out;
+  }
+  out.folder = true;
+  for (const FolderEntry& e : list_folder(o.path)) {
+    if (e.kind != FolderEntry::Kind::File) {
+      note(fmt::format("not copied: {}", printable(e.name)));
+      continue;
+    }
+    const SourcePtr file = open_file(joined(o.path, e.name));
+    if (auto compressed = e.name.ends_with(kSuffix) ? open_compressed(file) : nullptr) {
+      out.files.push_back(std::move(compressed));
+      out.names.emplace_back(without_compressed_suffix(e.name));
+    } else {
+      out.side.push_back({e.name, file});
+    }
+  }
+  if (out.files.empty())
+    throw Error(Fault::BadFile, fmt::format("holds no compressed weight file (*{})", kSuffix))
+        .in(o.path);
+  return out;
+}
+
+void check_digests(const Input& input, const WrittenDigests::Result& written,
+                   const Context& context) {
+  for (std::size_t i = 0; i < input.files.size(); ++i) {
+    const CompressedFile& file = *input.files[i];
+    const Sha256& found = written.files[i].digest;
+    if (found == file.index().digest) continue;
+    if (const auto damage = find_damage(file, context.run)) throw *damage;
+    throw Error(Fault::BadFile,
+                fmt::format("restores to SHA-256 {}, but the original had {}: nothing was written",
+                            found.hex(), file.index().digest.hex()))
+        .in(file.name());
+  }
+}
+
 Restored restore(const Options& o, const Context& context) {
-  const auto file = open(o, context);
-  const PackIndex& index = file->index();
-  Restored out{target_of(o), index.bytes, file->file()->size(), index.digest};
-  const auto base = open_base(*file, o, context);
+  const Input input = open_inputs(o, context);
+  Restored out{target_of(o, input.folder)};
+  std::vector<std::shared_ptr<const Model>> bases;
+  for (const auto& file : input.files) {
+    out.bytes += file->size();
+    out.stored += file->file()->size();
+    out.digests.push_back(file->index().digest);
+    if (file->index().needs_base() || !input.folder) bases.push_back(open_base(*file, o, context));
+  }
   if (o.output.dry_run) return out;
-  OutputSet outputs(out.to, out.to == "-" ? OutputSet::Kind::Stdout : OutputSet::Kind::File,
+  OutputSet outputs(out.to,
+                    input.folder    ? OutputSet::Kind::Folder
+                    : out.to == "-" ? OutputSet::Kind::Stdout
+                                    : OutputSet::Kind::File,
                     existing(o));
   Plan plan;
-  add_restore(plan, file, out.to);
+  for (std::size_t i = 0; i < input.files.size(); ++i)
+    add_restore(plan, input.files[i], input.names[i]);
+  plan.side = input.side;
   const std::vector<OutTensor> pieces = outputs_of(plan);
   RunOptions run = context.run;
   Progress progress(*context.common, "decompress", "chunks");
   run.progress = progress.callback();
   WrittenDigests digests(outputs, pieces, {.files = true, .tensors = false}, context.run);
   execute(plan, run, &outputs, &digests);
-  const Sha256 found = digests.finish().files[0].digest;
+  check_digests(input, digests.finish(), context);
   progress.done();
-  file->check_unchanged();
-  if (base)
-    for (const SourcePtr& s : base->catalog.sources()) s->check_unchanged();
-  if (found != index.digest) {
-    if (const auto damage = find_damage(*file, context.run)) throw *damage;
-    throw Error(Fault::BadFile,
-                fmt::format("restores to SHA-256 {}, but the original had {}: nothing was written",
-                            found.hex(), index.digest.hex()))
-        .in(o.path);
-  }
+  for (const auto& file : input.files) file->check_unchanged();
+  for (const SideFile& side : input.side) side.content->check_unchanged();
+  for (const auto& base : bases)
+    if (base)
+      for (const SourcePtr& s : base->catalog.sources()) s->check_unchanged();
   outputs.commit();
   return out;
 }
@@ -148,25 +214,25 @@ Restored restore(const Options& o, const Context& context) {
 void report(const Restored& r, const Options& o, const Context& context) {
   if (context.common->json) {
     JsonWriter w(out);
-    w.begin_object();
-    w.member("schema", "wtool.decompress/1");
-    w.member("ok", true);
-    w.key("inputs");
-    w.begin_array();
-    w.value(o.path);
-    w.end_array();
+    w.begin_document("wtool.decompress/1", true, std::vector<std::string>{o.path});
     w.member("dry_run", o.output.dry_run);
     w.member("output", r.to);
     w.member("bytes", r.bytes);
     w.member("packed_bytes", r.stored);
-    w.member("sha256", r.digest.hex());
+    w.key("sha256");
+    w.begin_array();
+    for (const Sha256& d : r.digests) w.value(d.hex());
+    w.end_array();
     w.end_object();
     return;
   }
-  out(fit_charset(fmt::format("{} → {}   {} → {}   SHA-256 {}{}\n", printable(o.path),
-                              printable(r.to), human_bytes(r.stored), human_bytes(r.bytes),
-                              r.digest.hex().substr(0, 16),
-                              o.output.dry_run ? "" : "… as the original")));
+  out(fit_charset(fmt::format("{} → {}\n{} → {}", printable(o.path), printable(r.to),
+                              human_bytes(r.stored), human_bytes(r.bytes))));
+  if (o.output.dry_run) return out("\n");
+  if (r.digests.size() == 1)
+    out(fmt::format(", SHA-256 as of the original: {}\n", r.digests[0].hex()));
+  else
+    out(fmt::format(" in {} files, each with its original's SHA-256\n", r.digests.size()));
 }
 
 // ---- Parts of it
@@ -282,7 +348,7 @@ ExitCode run(const Options& o, const Context& context) {
 
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  app.add_option("INPUT", o->path, "a compressed weight file, or - for standard input")->required();
+  app.add_option("INPUT", o->path, "a compressed weight file, a folder of them, or -")->required();
   add_output_options(app, o->output);
   app.add_option("--base", o->base, "the model that the file is the difference to")
       ->option_text("BASE");

@@ -124,6 +124,17 @@ bool exists(const std::string& path) {
   return fs::exists(path, code);
 }
 
+std::string_view without_compressed_suffix(std::string_view name) noexcept {
+  if (name.size() > kCompressedSuffix.size() && name.ends_with(kCompressedSuffix))
+    name.remove_suffix(kCompressedSuffix.size());
+  return name;
+}
+std::string present(std::string path) {
+  if (exists(path)) return path;
+  std::string compressed = path + std::string(kCompressedSuffix);
+  return exists(compressed) ? compressed : path;
+}
+
 bool leads_out(const std::string& folder, const std::string& name) {
   std::error_code code;
   const fs::path home = fs::canonical(folder.empty() ? "." : folder, code);

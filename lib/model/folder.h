@@ -26,6 +26,12 @@ std::string folder_of(std::string_view path);                        // "" if it
 std::string file_name_of(std::string_view path);
 bool exists(const std::string& path);
 
+// Compressed files stand in for those they are made from: under this suffix more.
+inline constexpr std::string_view kCompressedSuffix = ".zst";
+std::string_view without_compressed_suffix(std::string_view name) noexcept;
+// The path, or that of the compressed file if only that one is there.
+std::string present(std::string path);
+
 // True if `name` is a link that leads out of `folder`. A Hugging Face cache keeps each file of
 // …/snapshots/REVISION as a link to …/blobs/HASH: its own blobs count as inside.
 bool leads_out(const std::string& folder, const std::string& name);

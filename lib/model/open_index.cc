@@ -23,6 +23,15 @@ const Format* Opener::index_format(const Source& source) const {
   return nullptr;
 }
 
+namespace {
+
+// A file of the folder, or its compressed form, relative to the folder.
+std::string file_name_there(const std::string& folder, const std::string& file) {
+  return present(joined(folder, file)).substr(joined(folder, "x").size() - 1);
+}
+
+}  // namespace
+
 void Opener::open_index(const std::string& folder, const std::string& name, const Format& format) {
   const ShardIndex index = format.read_index(open_file(joined(folder, name)), faults_);
   model_->is_folder = true;
@@ -31,7 +40,7 @@ void Opener::open_index(const std::string& folder, const std::string& name, cons
   const std::vector<std::string> shards = shards_of(index, folder);
   for (const std::string& shard : shards) {
     const Format* found = nullptr;
-    auto part = read_part(joined(folder, shard), shards.size(), &found);
+    auto part = read_part(present(joined(folder, shard)), shards.size(), &found);
     if (!part) continue;
     if (found != &format)
       faults_.report(kOtherFormat, joined(folder, shard), kNowhere,
@@ -40,7 +49,9 @@ void Opener::open_index(const std::string& folder, const std::string& name, cons
   }
   check_index(index, folder);
   check_total(index, folder);
-  collect_side_files(folder, shards, "the index does not name it");
+  std::vector<std::string> used;
+  for (const std::string& shard : shards) used.push_back(file_name_there(folder, shard));
+  collect_side_files(folder, used, "the index does not name it");
 }
 
 // A file that no format knows ends the reading, unless every fault is wanted: then nothing.
@@ -65,7 +76,7 @@ std::vector<std::string> Opener::shards_of(const ShardIndex& index, const std::s
   std::ranges::sort(out, natural_less);
   const std::string where = joined(folder, model_->index_name);
   const auto missing = std::ranges::count_if(out, [&](const std::string& file) {
-    return !unsafe_path(file) && !exists(joined(folder, file));
+    return !unsafe_path(file) && !exists(present(joined(folder, file)));
   });
   std::erase_if(out, [&](const std::string& file) {
     const Rule* rule = nullptr;
@@ -73,10 +84,10 @@ std::vector<std::string> Opener::shards_of(const ShardIndex& index, const std::s
     if (auto why = unsafe_path(file)) {
       rule = &kPath;
       what = "which " + *why;
-    } else if (leads_out(folder, file)) {
+    } else if (leads_out(folder, file_name_there(folder, file))) {
       rule = &kLink;
       what = "a link that leads out of the folder";
-    } else if (!exists(joined(folder, file))) {
+    } else if (!exists(present(joined(folder, file)))) {
       rule = &kMissingShard;
       what = fmt::format("which is missing ({} of {} files are)", missing, out.size());
       advice = kAlone;
@@ -98,8 +109,11 @@ void Opener::check_index(const ShardIndex& index, const std::string& folder) {
   std::unordered_map<std::string_view, std::uint32_t> source_of;
   std::vector<std::string> paths;
   for (const SourcePtr& s : catalog.sources()) paths.push_back(s->name());
-  for (std::uint32_t i = 0; i < paths.size(); ++i)
-    source_of.emplace(std::string_view(paths[i]).substr(joined(folder, "x").size() - 1), i);
+  for (std::uint32_t i = 0; i < paths.size(); ++i) {
+    const auto name = std::string_view(paths[i]).substr(joined(folder, "x").size() - 1);
+    source_of.emplace(name, i);
+    source_of.emplace(without_compressed_suffix(name), i);
+  }
   std::vector<bool> mapped(catalog.entries().size());
   std::unordered_set<std::string> lost;  // in a file that is there: told already
   for (const Diagnostics::Lost& l : faults_.lost()) lost.insert(l.tensor);

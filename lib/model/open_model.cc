@@ -93,8 +93,9 @@ std::shared_ptr<const Model> Opener::open() {
 }
 
 void Opener::open_path() {
-  const SourcePtr source = open_file(path_);
+  const SourcePtr source = inside(open_file(path_));
   const std::string folder = folder_of(path_), name = file_name_of(path_);
+  const std::string own(without_compressed_suffix(name));
   if (const Format* format = index_format(*source)) {
     if (options_.alone)
       throw Error(Fault::Usage, "--alone wants a weight file, but this is an index").in(path_);
@@ -103,7 +104,7 @@ void Opener::open_path() {
   if (options_.alone) return take(read(source));
   const bool may_have_index = std::ranges::any_of(
       registry_.formats, [&](auto* f) { return f->read_index && f->detect(*source); });
-  const std::string index = may_have_index ? index_naming(folder, name) : "";
+  const std::string index = may_have_index ? index_naming(folder, own) : "";
   if (index.empty())
     open_set(source);
   else
@@ -146,7 +147,7 @@ void Opener::open_folder() {
   }
   const std::vector<std::string> weights = weight_files();
   const auto is_array = [this](const std::string& name) {
-    const SourcePtr source = open_file(joined(path_, name));
+    const SourcePtr source = inside(open_file(joined(path_, name)));
     return std::ranges::any_of(registry_.formats,
                                [&](auto* f) { return f->one_tensor && f->detect(*source); });
   };
@@ -176,11 +177,19 @@ std::string Opener::choose_index() const {
       .hint("give the index that you mean");
 }
 
+// A compressed file whose original is there too: the original counts.
+bool Opener::stands_beside_original(const std::string& name) const {
+  const std::string_view original = without_compressed_suffix(name);
+  return original != name && named_as_weights(name) &&
+         std::ranges::find(listing_, original, &FolderEntry::name) != listing_.end();
+}
+
 // Files that are weights by their content, or ought to be by their name.
 std::vector<std::string> Opener::weight_files() const {
   std::vector<std::string> out;
   for (const FolderEntry& e : listing_) {
     if (e.kind != FolderEntry::Kind::File) continue;
+    if (stands_beside_original(e.name)) continue;
     bool is_weights = named_as_weights(e.name);
     if (!is_weights) {
       const SourcePtr source = open_if_readable(joined(path_, e.name));
@@ -276,6 +285,7 @@ std::string_view Opener::why_left_out(const std::string& folder, const FolderEnt
   if (e.kind == FolderEntry::Kind::Folder) return "a folder";
   if (e.kind == FolderEntry::Kind::Other) return "not a regular file";
   if (leads_out(folder, e.name)) return "a link that leads out of the folder";
+  if (stands_beside_original(e.name)) return "the compressed form of a file beside it";
   if (named_as_weights(e.name)) return why_unused;
   if (const auto why = other_weights(e.name); !why.empty()) return why;
   return is_index_name(e.name) ? "an index of other weights" : "";
@@ -285,7 +295,7 @@ std::string_view Opener::why_left_out(const std::string& folder, const FolderEnt
 std::vector<std::string> Opener::open_set(const SourcePtr& source) {
   const Format* format = nullptr;
   std::optional<Catalog> first = read(source, &format);
-  std::vector<std::string> paths = set_of(*format, *first, source->name());
+  const std::vector<std::string> paths = set_of(*format, *first, source->name());
   if (paths.size() <= 1) {
     const bool is_set = !paths.empty();
     take(std::move(*first));
@@ -338,16 +348,20 @@ void Opener::close_set(const Format& format, const std::string& first) {
 // Empty: the file stands alone.
 std::vector<std::string> Opener::set_of(const Format& format, const Catalog& first,
                                         const std::string& path) {
+  const std::string own(without_compressed_suffix(path));
+  std::vector<std::string> out;
   if (format.siblings) try {
-      return format.siblings(first.meta, path);
+      out = format.siblings(first.meta, own);
+      for (std::string& file : out) file = present(std::move(file));
+      return out;
     } catch (const Error& e) {
       faults_.report(kPart, path, kNowhere, e.text(), e.hint());
       set_broken_ = true;
       return {};
     }
   if (!format.read_index) return {};
-  std::vector<std::string> out = numbered_set(file_name_of(path));
-  for (std::string& name : out) name = joined(folder_of(path), name);
+  out = numbered_set(file_name_of(own));
+  for (std::string& name : out) name = present(joined(folder_of(path), name));
   return out;
 }
 

@@ -57,6 +57,7 @@ class Opener {
   void open_only(const std::vector<std::string>& weights);
   Error no_weights() const;
   void open_arrays();
+  bool stands_beside_original(const std::string& name) const;
   void collect_side_files(const std::string& folder, const std::vector<std::string>& used,
                           std::string_view why_unused);
   std::string_view why_left_out(const std::string& folder, const FolderEntry& entry,
@@ -79,8 +80,11 @@ class Opener {
     constexpr std::uint64_t kOthers = 256;  // descriptors for everything else
     return of_files + kOthers < most_files_ ? open_file(path) : open_on_demand(path);
   }
+  SourcePtr inside(const SourcePtr& file) const {
+    return registry_.unwrap ? registry_.unwrap(file) : file;
+  }
   bool named_as_weights(const std::string& name) const {
-    const Format* format = registry_.by_suffix(name);
+    const Format* format = registry_.by_suffix(without_compressed_suffix(name));
     return format && !format->companion;
   }
   Catalog read(const SourcePtr& source, const Format** format = nullptr) const {
