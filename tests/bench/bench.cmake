@@ -1,8 +1,8 @@
 # Small programs that tests/bench/bench runs; built only when it asks.
-foreach(name open digest kernels ggml stats check)
+foreach(name open digest kernels ggml stats check pack)
   if(EXISTS ${CMAKE_CURRENT_LIST_DIR}/bench_${name}.cc)
     add_executable(bench_${name} EXCLUDE_FROM_ALL bench/bench_${name}.cc)
-    target_link_libraries(bench_${name} PRIVATE wtool_formats OpenSSL::Crypto)
+    target_link_libraries(bench_${name} PRIVATE wtool_formats OpenSSL::Crypto wtool_zstd)
     set_target_properties(bench_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   endif()
 endforeach()
