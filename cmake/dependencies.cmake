@@ -31,11 +31,8 @@ add_library(wtool_highway INTERFACE)
 find_path(HIGHWAY_INCLUDE hwy/highway.h REQUIRED)
 target_include_directories(wtool_highway SYSTEM INTERFACE ${HIGHWAY_INCLUDE})
 
-# xxHash: its header alone, compiled in.
 add_library(wtool_zstd INTERFACE)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
-find_path(XXHASH_INCLUDE xxhash.h REQUIRED)
-target_include_directories(wtool_zstd SYSTEM INTERFACE ${XXHASH_INCLUDE})
 if(WTOOL_STATIC)
   target_link_libraries(wtool_zstd INTERFACE ${ZSTD_STATIC_LDFLAGS})
 else()

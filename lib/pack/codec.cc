@@ -98,20 +98,37 @@ std::uint8_t choose_top(Bytes chunk, std::size_t n, std::size_t width) noexcept 
   return static_cast<std::uint8_t>(top);
 }
 
-void gather(const std::vector<ByteColumn>& plane, Bytes in, std::size_t blocks, std::size_t block,
-            std::byte* out) {
-  const std::size_t stride = bytes_of(plane);
-  for (const ByteColumn& c : plane) {
-    gather_column(in.data(), blocks, block, c.offset, c.length, out, stride);
-    out += c.length;
+// Blocks that all columns of are moved before the next ones, so that they stay in the caches.
+constexpr std::size_t kTile = 256;
+
+void gather(const Codec& codec, Bytes in, std::size_t blocks,
+            const std::array<std::byte*, kMostPlanes>& planes) {
+  for (std::size_t first = 0; first < blocks; first += kTile) {
+    const std::size_t n = std::min(kTile, blocks - first);
+    const std::byte* const from = in.data() + first * codec.block;
+    for (std::size_t p = 0; p < codec.columns.size(); ++p) {
+      const std::size_t stride = bytes_of(codec.columns[p]);
+      std::byte* to = planes[p] + first * stride;
+      for (const ByteColumn& c : codec.columns[p]) {
+        gather_column(from, n, codec.block, c.offset, c.length, to, stride);
+        to += c.length;
+      }
+    }
   }
 }
-void scatter(const std::vector<ByteColumn>& plane, const std::byte* in, std::size_t blocks,
-             std::size_t block, MutableBytes out) {
-  const std::size_t stride = bytes_of(plane);
-  for (const ByteColumn& c : plane) {
-    scatter_column(in, stride, blocks, block, c.offset, c.length, out.data());
-    in += c.length;
+void scatter(const Codec& codec, const std::array<const std::byte*, kMostPlanes>& planes,
+             std::size_t blocks, MutableBytes out) {
+  for (std::size_t first = 0; first < blocks; first += kTile) {
+    const std::size_t n = std::min(kTile, blocks - first);
+    std::byte* const to = out.data() + first * codec.block;
+    for (std::size_t p = 0; p < codec.columns.size(); ++p) {
+      const std::size_t stride = bytes_of(codec.columns[p]);
+      const std::byte* from = planes[p] + first * stride;
+      for (const ByteColumn& c : codec.columns[p]) {
+        scatter_column(from, stride, n, codec.block, c.offset, c.length, to);
+        from += c.length;
+      }
+    }
   }
 }
 
@@ -289,14 +306,17 @@ void Packer::encode(const Codec& codec, Bytes chunk, Bytes base, const std::vect
   if (codec.kind == Codec::Kind::Plain) return put(0, chunk);
   if (flat_planes(codec) > 0) return encode_flat(codec, chunk, base, coders, out, sizes);
   const auto [n, left] = measure(codec, chunk.size());
-  for (std::size_t p = 0; p < codec.columns.size(); ++p) {
-    Scratch::Frame memory(scratch_);
-    const std::size_t bytes = n * bytes_of(codec.columns[p]);
-    const auto plane = memory.take<std::byte>(bytes + left);
-    gather(codec.columns[p], chunk, n, codec.block, plane.data());
-    std::ranges::copy(chunk.last(left), plane.begin() + static_cast<std::ptrdiff_t>(bytes));
-    put(p, plane.first(bytes + (p + 1 == codec.columns.size() ? left : 0)));
+  Scratch::Frame memory(scratch_);
+  std::array<std::span<std::byte>, kMostPlanes> planes;
+  Pointers to = {};
+  const std::size_t count = codec.columns.size();
+  for (std::size_t p = 0; p < count; ++p) {
+    planes[p] = memory.take<std::byte>(n * bytes_of(codec.columns[p]) + (p + 1 < count ? 0 : left));
+    to[p] = planes[p].data();
   }
+  gather(codec, chunk, n, to);
+  std::ranges::copy(chunk.last(left), planes[count - 1].last(left).begin());
+  for (std::size_t p = 0; p < count; ++p) put(p, planes[p]);
 }
 
 // Piece by piece, so that what is taken apart is still in the caches when its checksum is made.
@@ -400,14 +420,17 @@ Unpacker::Fault Unpacker::decode(const Codec& codec, Bytes stored,
   };
   if (codec.kind == Codec::Kind::Plain) return {0, next(0, chunk)};
   const auto [n, left] = measure(codec, chunk.size());
-  for (std::size_t p = 0; p < codec.columns.size(); ++p) {
-    const bool last = p + 1 == codec.columns.size();
-    Scratch::Frame memory(scratch_);
-    const auto plane = memory.take<std::byte>(n * bytes_of(codec.columns[p]) + (last ? left : 0));
-    if (std::string why = next(p, plane); !why.empty()) return {p, std::move(why)};
-    scatter(codec.columns[p], plane.data(), n, codec.block, chunk);
-    if (last) std::ranges::copy(plane.last(left), chunk.end() - static_cast<std::ptrdiff_t>(left));
+  Scratch::Frame memory(scratch_);
+  std::array<MutableBytes, kMostPlanes> planes;
+  ConstPointers from = {};
+  const std::size_t count = codec.columns.size();
+  for (std::size_t p = 0; p < count; ++p) {
+    planes[p] = memory.take<std::byte>(n * bytes_of(codec.columns[p]) + (p + 1 < count ? 0 : left));
+    from[p] = planes[p].data();
+    if (std::string why = next(p, planes[p]); !why.empty()) return {p, std::move(why)};
   }
+  scatter(codec, from, n, chunk);
+  std::ranges::copy(planes[count - 1].last(left), chunk.last(left).begin());
   return {};
 }
 

@@ -8,14 +8,13 @@
 #include <vector>
 
 #define ZSTD_STATIC_LINKING_ONLY  // sequences of our own, and memory that ends the process
-#include <zstd.h>
-#define XXH_INLINE_ALL
 #include <fmt/format.h>
-#include <xxhash.h>
+#include <zstd.h>
 
 #include "lib/base/error.h"
 #include "lib/base/scratch.h"
 #include "lib/numeric/kernels/planes.h"
+#include "lib/pack/xxhash64.h"
 
 namespace wtool {
 namespace {
@@ -25,6 +24,8 @@ constexpr unsigned kSkippable = 0x184D2A50;             // 3.1.2
 // 3.1.1.1: one segment, a size of four bytes, a checksum.
 constexpr std::array<std::byte, 5> kHead{std::byte{0x28}, std::byte{0xB5}, std::byte{0x2F},
                                          std::byte{0xFD}, std::byte{0xA4}};
+constexpr std::size_t kDescriptor = 4;   // its place in a frame
+constexpr std::byte kHasChecksum{0x04};  // 3.1.1.1.1: bit 2
 enum class Block : std::uint8_t { Raw = 0, Repeated = 1 };
 
 void* take(void*, std::size_t n) {
@@ -65,12 +66,11 @@ constexpr std::size_t repeated_size(std::size_t n) noexcept {
 
 std::uint32_t checksum_of_equal(std::byte value, std::size_t n) {
   static const std::vector<std::byte> zeros(kBlock);
-  XXH64_state_t state;
-  XXH64_reset(&state, 0);
   const std::vector<std::byte> others(value == std::byte{0} ? 0 : std::min(n, kBlock), value);
-  for (std::size_t at = 0; at < n; at += kBlock)
-    XXH64_update(&state, (value == std::byte{0} ? zeros : others).data(), std::min(kBlock, n - at));
-  return static_cast<std::uint32_t>(XXH64_digest(&state));
+  const Bytes block = value == std::byte{0} ? zeros : others;
+  XxHash64 sum;
+  for (std::size_t at = 0; at < n; at += kBlock) sum.update(block.first(std::min(kBlock, n - at)));
+  return sum.low();
 }
 
 constexpr std::size_t kMostTiny = 32;  // nothing is gained by coding less
@@ -108,10 +108,11 @@ struct FrameWriter::State {
   void set(ZSTD_cParameter parameter, int value) {
     sound(ZSTD_CCtx_setParameter(context.get(), parameter, value));
   }
+  // Checksums are ours: quicker, and the table wants them anyway.
   void prepare(int level) {
     sound(ZSTD_CCtx_reset(context.get(), ZSTD_reset_session_and_parameters));
     set(ZSTD_c_compressionLevel, level);
-    set(ZSTD_c_checksumFlag, 1);
+    set(ZSTD_c_checksumFlag, 0);
     set(ZSTD_c_contentSizeFlag, 1);
   }
   std::size_t compress(int level, Bytes content, MutableBytes out) {
@@ -142,19 +143,17 @@ FrameSize FrameWriter::append(Coder coder, Bytes content, Buffer& out) {
   if (coder == Coder::Raw || content.size() <= kMostTiny ||
       all_equal(content.data(), content.size()))
     return append_raw(content, out);
-  const std::size_t start = out.size();
-  out.resize(start + ZSTD_compressBound(content.size()));
-  const MutableBytes room = MutableBytes(out).subspan(start);
+  Scratch::Frame memory(state_->scratch);
+  const auto room = memory.take<std::byte>(ZSTD_compressBound(content.size()));
   const std::size_t n = sound(coder == Coder::Huffman
                                   ? state_->huffman(content, room)
                                   : state_->compress(coder == Coder::Fast ? 1 : 3, content, room));
-  out.resize(start + n);
-  if (n >= raw_size(content.size())) {
-    out.resize(start);
-    return append_raw(content, out);
-  }
-  return {static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(content.size()),
-          load<std::uint32_t>(Bytes(out).last(4))};
+  if (n + 4 >= raw_size(content.size())) return append_raw(content, out);
+  room[kDescriptor] |= kHasChecksum;
+  const std::uint32_t checksum = checksum_of(content);
+  wtool::append(out, room.first(n));
+  wtool::append(out, checksum);
+  return {static_cast<std::uint32_t>(n + 4), static_cast<std::uint32_t>(content.size()), checksum};
 }
 
 struct FrameReader::State {
@@ -164,19 +163,10 @@ struct FrameReader::State {
   std::unique_ptr<ZSTD_DCtx, Free> context{ZSTD_createDCtx_advanced(kMemory)};
 };
 
-struct RawFrame::State {
-  XXH64_state_t checksum;
-};
-
-RawFrame::RawFrame(std::size_t bytes, Buffer& out)
-    : bytes_(bytes), at_(out.size()), out_(&out), state_(std::make_unique<State>()) {
-  XXH64_reset(&state_->checksum, 0);
+RawFrame::RawFrame(std::size_t bytes, Buffer& out) : bytes_(bytes), at_(out.size()), out_(&out) {
   out.resize(at_ + raw_size(bytes));
   put_heads(Block::Raw, bytes, MutableBytes(out).subspan(at_));
 }
-RawFrame::RawFrame(RawFrame&&) noexcept = default;
-RawFrame::~RawFrame() = default;
-
 std::byte* RawFrame::piece(std::size_t i) noexcept {
   return out_->data() + at_ + kHead.size() + 4 + 3 + i * (kBlock + 3);
 }
@@ -187,9 +177,9 @@ void RawFrame::filled(std::size_t i) {
     return;
   }
   if (equal_ == i)  // they were not all: make up for it
-    for (std::size_t k = 0; k < i; ++k) XXH64_update(&state_->checksum, piece(k), size(k));
+    for (std::size_t k = 0; k < i; ++k) checksum_.update({piece(k), size(k)});
   equal_ = kNoMore;
-  XXH64_update(&state_->checksum, piece(i), size(i));
+  checksum_.update({piece(i), size(i)});
 }
 FrameSize RawFrame::finish() {
   const std::size_t stored = raw_size(bytes_), pieces = ceil_div(bytes_, kBlock);
@@ -199,7 +189,7 @@ FrameSize RawFrame::finish() {
   if (equal && bytes_ > 0)
     checksum = checksum_of_equal(*piece(0), bytes_);
   else
-    checksum = static_cast<std::uint32_t>(XXH64_digest(&state_->checksum));
+    checksum = checksum_.low();
   if (!equal || bytes_ <= kMostTiny) {
     store(MutableBytes(*out_).subspan(at_ + stored - 4), checksum);
     return {static_cast<std::uint32_t>(stored), content, checksum};
@@ -258,11 +248,10 @@ std::optional<FrameView> view_raw(Bytes frame, std::size_t size) {
 }
 
 std::uint32_t checksum_of(const FrameView& view, std::size_t size) {
-  XXH64_state_t state;
-  XXH64_reset(&state, 0);
+  XxHash64 sum;
   for (std::size_t i = 0; i * kBlock < size; ++i)
-    XXH64_update(&state, view.piece(i), std::min(kBlock, size - i * kBlock));
-  return static_cast<std::uint32_t>(XXH64_digest(&state));
+    sum.update({view.piece(i), std::min(kBlock, size - i * kBlock)});
+  return sum.low();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "lib/base/bytes.h"
+#include "lib/pack/xxhash64.h"
 
 // Single Zstandard frames (RFC 8878), each with its content's size and checksum.
 namespace wtool {
@@ -47,8 +48,6 @@ class FrameWriter {
 class RawFrame {
  public:
   RawFrame(std::size_t bytes, Buffer& out);
-  RawFrame(RawFrame&&) noexcept;
-  ~RawFrame();
   std::byte* piece(std::size_t i) noexcept;  // as of a FrameView; until the buffer grows
   void filled(std::size_t i);                // one after another: while the caches hold it
   // If all bytes turn out to be the same, the frame becomes shorter and what is behind it moves.
@@ -58,8 +57,7 @@ class RawFrame {
   static constexpr std::size_t kNoMore = ~std::size_t{0};
   std::size_t bytes_, at_, equal_ = 0;  // so many pieces are all of the first byte
   Buffer* out_;
-  struct State;
-  std::unique_ptr<State> state_;
+  XxHash64 checksum_;
 };
 
 // A frame's content: pieces of 128 KiB, the last one less, `gap` bytes between them.
