@@ -120,6 +120,15 @@ def run_all(t):
     t.run("wtool.stats/1", "stats", "--json", "m.int8.safetensors", "--hist", "model.norm.weight",
           "--rows", "model.layers.0.mlp.up_proj.weight", "--columns", "model.norm.weight")
 
+    t.run("wtool.compress/1", "compress", "--json", "-n", "m.safetensors")
+    t.run("wtool.compress/1", "compress", "--json", "--plain", "m.safetensors")
+    t.run("wtool.compress/1", "compress", "--json", "nan.safetensors", "--base", "m.safetensors")
+    t.run("wtool.error/1", "compress", "--json", "m.safetensors.zst", status=2)
+    t.run("wtool.decompress/1", "decompress", "--json", "-n", "m.safetensors.zst")
+    t.run("wtool.decompress/1", "decompress", "--json", "m.safetensors.zst", "-o", "again.safetensors")
+    t.run("wtool.convert/1", "decompress", "--json", "m.safetensors.zst", "-o", "n.npy", "--tensor", "model.norm.weight")
+    t.run("wtool.convert/1", "decompress", "--json", "m.safetensors.zst", "--salvage", "whole.safetensors")
+
     t.run("wtool.diff/1", "diff", "--json", "m.safetensors", "m.int8.safetensors", status=1)
     t.run("wtool.diff/1", "diff", "--json", "m.safetensors", "m.int8.safetensors", "--tolerance", "step",
           "--by", "layer")

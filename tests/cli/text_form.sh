@@ -18,7 +18,7 @@ for columns in 40 60 80 120; do
   widest=$(awk '{ if (length($0) > w) w = length($0) } END { print w }' out.txt)
   [ "$widest" -le "$columns" ] || fail "$widest columns instead of $columns"
 done
-for command in inspect show stats convert quantize digest verify check completion help; do
+for command in inspect show stats diff convert quantize compress decompress digest verify sign check completion help; do
   run help "$command"; expect_status 0
   cp out.txt help.txt
   run "$command" --help; expect_status 0
