@@ -210,8 +210,10 @@ Outcome pack(const Options& o, const Context& context) {
   Outcome out;
   out.to = target_of(o, input.folder);
   out.folder = input.folder;
-  check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force,
-                     std::vector<std::string>{o.path, out.to});
+  std::vector<std::string> taken{o.path, out.to};
+  for (const SourcePtr& file : input.files) taken.push_back(file->name());
+  if (base.model) std::ranges::move(files_of(*base.model), std::back_inserter(taken));
+  check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force, taken);
   std::optional<OutputSet> outputs;
   if (!o.output.dry_run)
     outputs.emplace(out.to,
@@ -297,8 +299,8 @@ void print(const Outcome& outcome, const Options& o, bool verbose) {
 
 void write_file(JsonWriter& w, const Packed& p, bool dry_run) {
   w.begin_object();
-  w.member("file", p.from);
-  w.member("output", p.to);
+  w.name_member("file", p.from);
+  w.name_member("output", p.to);
   w.member("form", name_of(p.form));
   w.member("bytes", p.bytes);
   w.member("packed_bytes", p.stored);
@@ -329,7 +331,7 @@ void write_json(const Outcome& outcome, const Options& o, JsonWriter::Sink sink)
   JsonWriter w(std::move(sink));
   w.begin_document("wtool.compress/1", true, std::vector<std::string>{o.path});
   w.member("dry_run", o.output.dry_run);
-  w.member("output", outcome.to);
+  w.name_member("output", outcome.to);
   w.member("bytes", outcome.bytes);
   w.member("packed_bytes", outcome.stored);
   w.key("files");

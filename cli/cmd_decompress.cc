@@ -5,6 +5,7 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
+#include "cli/report_file.h"
 #include "cli/rewrite.h"
 #include "cli/terminal.h"
 #include "formats/compressed.h"
@@ -184,6 +185,10 @@ Restored restore(const Options& o, const Context& context) {
     out.digests.push_back(file->index().digest);
     if (file->index().needs_base() || !input.folder) bases.push_back(open_base(*file, o, context));
   }
+  std::vector<std::string> taken{o.path, out.to};
+  for (const auto& base : bases)
+    if (base) std::ranges::move(files_of(*base), std::back_inserter(taken));
+  check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force, taken);
   if (o.output.dry_run) return out;
   OutputSet outputs(out.to,
                     input.folder    ? OutputSet::Kind::Folder
@@ -211,21 +216,27 @@ Restored restore(const Options& o, const Context& context) {
   return out;
 }
 
+void write_json(const Restored& r, const Options& o, JsonWriter::Sink sink) {
+  JsonWriter w(std::move(sink));
+  w.begin_document("wtool.decompress/1", true, std::vector<std::string>{o.path});
+  w.member("dry_run", o.output.dry_run);
+  w.name_member("output", r.to);
+  w.member("bytes", r.bytes);
+  w.member("packed_bytes", r.stored);
+  w.key("sha256");
+  w.begin_array();
+  for (const Sha256& d : r.digests) w.value(d.hex());
+  w.end_array();
+  w.end_object();
+}
+
 void report(const Restored& r, const Options& o, const Context& context) {
-  if (context.common->json) {
-    JsonWriter w(out);
-    w.begin_document("wtool.decompress/1", true, std::vector<std::string>{o.path});
-    w.member("dry_run", o.output.dry_run);
-    w.member("output", r.to);
-    w.member("bytes", r.bytes);
-    w.member("packed_bytes", r.stored);
-    w.key("sha256");
-    w.begin_array();
-    for (const Sha256& d : r.digests) w.value(d.hex());
-    w.end_array();
-    w.end_object();
-    return;
+  if (!o.output.report.empty()) {
+    std::string text;
+    write_json(r, o, [&](std::string_view s) { text += s; });
+    write_report_file(o.output.report, text);
   }
+  if (context.common->json) return write_json(r, o, out);
   out(fit_charset(fmt::format("{} → {}\n{} → {}", printable(o.path), printable(r.to),
                               human_bytes(r.stored), human_bytes(r.bytes))));
   if (o.output.dry_run) return out("\n");
