@@ -21,6 +21,8 @@ namespace {
 
 constexpr std::size_t kBlock = std::size_t{128} << 10;  // RFC 8878 3.1.1.2: the largest
 constexpr unsigned kSkippable = 0x184D2A50;             // 3.1.2
+constexpr std::uint32_t kMagic = 0xFD2FB528;            // 3.1.1
+constexpr std::byte kHasChecksum{4};                    // 3.1.1.1.1, in the byte after it
 // 3.1.1.1: one segment, a size of four bytes, a checksum.
 constexpr std::array<std::byte, 5> kHead{std::byte{0x28}, std::byte{0xB5}, std::byte{0x2F},
                                          std::byte{0xFD}, std::byte{0xA4}};
@@ -216,7 +218,12 @@ std::string FrameReader::decode(Bytes frame, MutableBytes out, Check check) {
   sound(ZSTD_DCtx_setParameter(
       context, ZSTD_d_forceIgnoreChecksum,
       check == Check::Trust ? ZSTD_d_ignoreChecksum : ZSTD_d_validateChecksum));
-  // One frame and nothing else: zstd would go on with a second one.
+  // One frame and nothing else: libzstd would pass over those that can be skipped, read the forms
+  // of before the standard, and go on with a second one.
+  if (frame.size() < kHead.size() || load<std::uint32_t>(frame) != kMagic)
+    return "it does not begin as a frame";
+  if (check == Check::Checksum && (frame[4] & kHasChecksum) == std::byte{})
+    return "it has no checksum";
   const std::size_t length = ZSTD_findFrameCompressedSize(frame.data(), frame.size());
   if (ZSTD_isError(length)) return ZSTD_getErrorName(length);
   if (length != frame.size())
@@ -233,7 +240,8 @@ namespace {
 // Where the content of a frame that append_raw() could have written begins, if it is one of `size`
 // bytes.
 std::optional<FrameView> view_raw(Bytes frame, std::size_t size) {
-  if (frame.size() != raw_size(size) || !std::ranges::equal(frame.first(kHead.size()), kHead) ||
+  if (size == 0 || frame.size() != raw_size(size) ||
+      !std::ranges::equal(frame.first(kHead.size()), kHead) ||
       load<std::uint32_t>(frame.subspan(kHead.size())) != size)
     return std::nullopt;
   std::size_t at = kHead.size() + 4;

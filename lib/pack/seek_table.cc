@@ -54,16 +54,19 @@ SeekTable read_seek_table(const Source& file) {
     throw damaged(fmt::format("claims {} frames, {} bytes of table, but the file has {}", count,
                               bytes, file.size()));
   out.at = file.size() - bytes;
-  Buffer table(static_cast<std::size_t>(bytes - kFooter));
-  file.read(out.at, table);
-  if (load<std::uint32_t>(table) != kTableMagic || load<std::uint32_t>(table, 1) != bytes - kHeader)
+  // Before its memory is asked for: a file with holes is long for nothing.
+  Buffer head(kHeader);
+  file.read(out.at, head);
+  if (load<std::uint32_t>(head) != kTableMagic || load<std::uint32_t>(head, 1) != bytes - kHeader)
     throw damaged(
         fmt::format("does not begin {} bytes before it, as {} frames make it", bytes, count));
+  Buffer table(static_cast<std::size_t>(bytes - kFooter - kHeader));
+  file.read(out.at + kHeader, table);
   out.frames.reserve(count);
   out.offsets.reserve(count);
   std::uint64_t at = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
-    const Bytes line = Bytes(table).subspan(kHeader + i * entry, entry);
+    const Bytes line = Bytes(table).subspan(i * entry, entry);
     const FrameSize f{load<std::uint32_t>(line), load<std::uint32_t>(line, 1),
                       out.checksums ? load<std::uint32_t>(line, 2) : 0};
     out.frames.push_back(f);
