@@ -1,10 +1,9 @@
-#include "lib/pack/codec.h"
-
 #include <array>
 #include <random>
 
 #include <zstd.h>
 
+#include "lib/pack/codec.h"
 #include "tests/catch.h"
 #include "tests/simd_levels.h"
 #include "tests/unit/fenced.h"
@@ -93,7 +92,8 @@ Packed framed(const std::vector<Buffer>& planes) {
 Unpacker::Fault decoded(const Codec& codec, const Packed& from, Bytes base, std::size_t n,
                         Buffer& out, Check check = Check::Checksum) {
   const Fenced stored(from.stored), room(n);
-  const auto fault = Unpacker().decode(codec, stored.bytes(), from.sizes, base, check, room.bytes());
+  const auto fault =
+      Unpacker().decode(codec, stored.bytes(), from.sizes, base, check, room.bytes());
   CHECK(room.intact());
   out = room.copy();
   return fault;
@@ -119,21 +119,21 @@ void check_refused(const Codec& codec, const std::vector<Buffer>& planes, std::s
 
 }  // namespace
 
-TEST_CASE("pack_codec: bf16 is pairs of exponents, signs with mantissas, and a rest",
+TEST_CASE("pack_codec: bf16 is signs with mantissas, pairs of exponents, and a rest",
           "[pack_codec]") {
   // 1, -2, 0, and a byte: exponents 127, 128 and 0, which is beyond the nibbles' reach.
   Buffer chunk = packed(U16s{0x3F80, 0xC000, 0x0000});
   chunk.push_back(std::byte{0xAB});
   check_planes({How::Bf16, 2}, chunk,
-               {bytes({0x01, 0x0C}), bytes({0x00, 0x80, 0x00}), bytes({128, 0, 0xAB})});
+               {bytes({0x00, 0x80, 0x00}), bytes({0x01, 0x0C}), bytes({128, 0, 0xAB})});
 }
 
 TEST_CASE("pack_codec: f32 has its lower bytes in planes of their own", "[pack_codec]") {
   // pi, -pi/2 (one less in the exponent), and three bytes
-  Buffer chunk = packed(std::vector<std::uint32_t>{0x40490FDB, 0xBFC90FDB});
+  Buffer chunk = packed(std::vector<std::uint32_t>{0x40490FDB, 0xBFC80EDA});
   append(chunk, Bytes(bytes({1, 2, 3})));
   check_planes({How::F32, 4}, chunk,
-               {bytes({0x10}), bytes({0x49, 0xC9}), bytes({0x0F, 0x0F}), bytes({0xDB, 0xDB}),
+               {bytes({0xDB, 0xDA}), bytes({0x0F, 0x0E}), bytes({0x49, 0xC8}), bytes({0x10}),
                 bytes({128, 1, 2, 3})});
 }
 
@@ -145,15 +145,17 @@ TEST_CASE("pack_codec: columns are taken block by block, what is no block comes 
                {bytes({4, 0, 14, 10}), bytes({1, 2, 3, 11, 12, 13, 20, 21})});
 }
 
-TEST_CASE("pack_codec: differences are planes of bytes, the lowest first", "[pack_codec]") {
-  // The next number, the one before; what is no element is as it is.
-  Buffer chunk = packed(U16s{0x3F81, 0x3F7F}), base = packed(U16s{0x3F80, 0x3F80});
+TEST_CASE("pack_codec: differences are small ones, then those that are far away", "[pack_codec]") {
+  // The next number, from 1 to -1 (z is 0xFE01), the one before; what is no element is as it is.
+  Buffer chunk = packed(U16s{0x3F81, 0xBF80, 0x3F7F}), base = packed(U16s{0x3F80, 0x3F80, 0x3F80});
   chunk.push_back(std::byte{0xAB});
   base.push_back(std::byte{0xCD});
-  check_planes({How::Delta16, 2}, chunk, {bytes({2, 1}), bytes({0, 0, 0xAB})}, base);
-  check_planes({How::Delta32, 4}, packed(std::vector<std::uint32_t>{0xBF800000}),
-               {bytes({1}), bytes({0}), bytes({0}), bytes({0xFE})},
-               packed(std::vector<std::uint32_t>{0x3F800000}));
+  check_planes({How::Delta16, 2}, chunk, {bytes({2, 255, 1}), bytes({0x01}), bytes({0xFE, 0xAB})},
+               base);
+  // 0x1234 steps up make z 0x2468; from 1 to -1 it is 0xFE000001.
+  check_planes({How::Delta32, 4}, packed(std::vector<std::uint32_t>{0x3F801234, 0xBF800000}),
+               {bytes({0x68, 0x01}), bytes({0x24, 0}), bytes({0, 255}), bytes({0}), bytes({0xFE})},
+               packed(std::vector<std::uint32_t>{0x3F800000, 0x3F800000}));
 }
 
 TEST_CASE("pack_codec: every codec gives back every chunk", "[pack_codec]") {
@@ -179,8 +181,7 @@ TEST_CASE("pack_codec: every codec gives back every chunk", "[pack_codec]") {
                         std::vector(codec.planes(), coder), p.stored, p.sizes);
           REQUIRE(p.sizes.size() == codec.planes());
           Buffer out(n);
-          const auto fault =
-              unpacker.decode(codec, p.stored, p.sizes, base, Check::Checksum, out);
+          const auto fault = unpacker.decode(codec, p.stored, p.sizes, base, Check::Checksum, out);
           REQUIRE(fault.text.empty());
           REQUIRE(out == chunk);
         }
@@ -191,8 +192,7 @@ TEST_CASE("pack_codec: chunks beyond 128 KiB are the same at every level, truste
           "[pack_codec]") {
   // Frames of several blocks, of which the raw ones are read in place, piece by piece.
   for (const Codec& codec : {Codec{}, Codec{How::Bf16, 2}, Codec{How::F32, 4},
-                             Codec{How::Delta16, 2}, codec_for(DType::F16),
-                             codec_for(DType::Q4_0)})
+                             Codec{How::Delta16, 2}, codec_for(DType::F16), codec_for(DType::Q4_0)})
     for (const std::size_t n : {std::size_t{262144}, std::size_t{530'001}, std::size_t{1} << 20})
       for (const Fill fill : {Fill::Noise, Fill::Weights}) {
         INFO(name_of(codec.kind) << ", " << n << " bytes, fill " << static_cast<int>(fill));
@@ -211,8 +211,7 @@ TEST_CASE("pack_codec: chunks beyond 128 KiB are the same at every level, truste
       }
 }
 
-TEST_CASE("pack_codec: fields of ggml's blocks are where ggml-common.h has them",
-          "[pack_codec]") {
+TEST_CASE("pack_codec: fields of ggml's blocks are where ggml-common.h has them", "[pack_codec]") {
   struct Fields {
     DType type;
     std::uint16_t bytes;
@@ -220,22 +219,22 @@ TEST_CASE("pack_codec: fields of ggml's blocks are where ggml-common.h has them"
     std::vector<ByteColumn> others;     // arrays, and which are of one kind
   };
   const std::vector<Fields> known{
-      {DType::Q4_0, 18, {0}, {{2, 16}}},                         // d, qs
-      {DType::Q4_1, 20, {0, 2}, {{4, 16}}},                      // d, m, qs
-      {DType::Q5_0, 22, {0}, {{2, 4}, {6, 16}}},                 // d, qh, qs
-      {DType::Q5_1, 24, {0, 2}, {{4, 4}, {8, 16}}},              // d, m, qh, qs
-      {DType::Q8_0, 34, {0}, {{2, 32}}},                         // d, qs
-      {DType::Q8_1, 36, {0, 2}, {{4, 32}}},                      // d, s, qs
-      {DType::Q2_K, 84, {80, 82}, {{0, 16}, {16, 64}}},          // scales, qs, d, dmin
-      {DType::Q3_K, 110, {108}, {{0, 32}, {32, 64}, {96, 12}}},  // hmask, qs, scales, d
-      {DType::Q4_K, 144, {0, 2}, {{4, 12}, {16, 128}}},          // d, dmin, scales, qs
-      {DType::Q5_K, 176, {0, 2}, {{4, 12}, {16, 32}, {48, 128}}},    // d, dmin, scales, qh, qs
-      {DType::Q6_K, 210, {208}, {{0, 128}, {128, 64}, {192, 16}}},   // ql, qh, scales, d
-      {DType::IQ4_NL, 18, {0}, {{2, 16}}},                           // d, qs
-      {DType::IQ4_XS, 136, {0}, {{2, 6}, {8, 128}}},                 // d, scales_h, scales_l, qs
-      {DType::IQ2_XXS, 66, {0}, {{2, 64}}},                          // d, qs
-      {DType::IQ3_XXS, 98, {0}, {{2, 64}, {66, 32}}},                // d, qs: codes, then signs
-      {DType::MXFP4, 17, {}, {{0, 1}, {1, 16}}},                     // e, qs
+      {DType::Q4_0, 18, {0}, {{2, 16}}},                            // d, qs
+      {DType::Q4_1, 20, {0, 2}, {{4, 16}}},                         // d, m, qs
+      {DType::Q5_0, 22, {0}, {{2, 4}, {6, 16}}},                    // d, qh, qs
+      {DType::Q5_1, 24, {0, 2}, {{4, 4}, {8, 16}}},                 // d, m, qh, qs
+      {DType::Q8_0, 34, {0}, {{2, 32}}},                            // d, qs
+      {DType::Q8_1, 36, {0, 2}, {{4, 32}}},                         // d, s, qs
+      {DType::Q2_K, 84, {80, 82}, {{0, 16}, {16, 64}}},             // scales, qs, d, dmin
+      {DType::Q3_K, 110, {108}, {{0, 32}, {32, 64}, {96, 12}}},     // hmask, qs, scales, d
+      {DType::Q4_K, 144, {0, 2}, {{4, 12}, {16, 128}}},             // d, dmin, scales, qs
+      {DType::Q5_K, 176, {0, 2}, {{4, 12}, {16, 32}, {48, 128}}},   // d, dmin, scales, qh, qs
+      {DType::Q6_K, 210, {208}, {{0, 128}, {128, 64}, {192, 16}}},  // ql, qh, scales, d
+      {DType::IQ4_NL, 18, {0}, {{2, 16}}},                          // d, qs
+      {DType::IQ4_XS, 136, {0}, {{2, 6}, {8, 128}}},                // d, scales_h, scales_l, qs
+      {DType::IQ2_XXS, 66, {0}, {{2, 64}}},                         // d, qs
+      {DType::IQ3_XXS, 98, {0}, {{2, 64}, {66, 32}}},               // d, qs: codes, then signs
+      {DType::MXFP4, 17, {}, {{0, 1}, {1, 16}}},                    // e, qs
   };
   for (const Fields& f : known) {
     INFO(name_of(f.type));
@@ -271,9 +270,15 @@ TEST_CASE("pack_codec: numbers of several bytes are planes of them, others plain
   CHECK(codec_for(DType::BF16).kind == How::Bf16);
   CHECK(codec_for(DType::F32).kind == How::F32);
   CHECK(codec_for(DType::C64) == codec_for(DType::F32));  // two of them
-  for (const auto& [type, width] : {std::pair{DType::F16, 2u}, {DType::I16, 2u}, {DType::U16, 2u},
-                                    {DType::I32, 4u}, {DType::U32, 4u}, {DType::F64, 8u},
-                                    {DType::I64, 8u}, {DType::U64, 8u}, {DType::C128, 8u}}) {
+  for (const auto& [type, width] : {std::pair{DType::F16, 2u},
+                                    {DType::I16, 2u},
+                                    {DType::U16, 2u},
+                                    {DType::I32, 4u},
+                                    {DType::U32, 4u},
+                                    {DType::F64, 8u},
+                                    {DType::I64, 8u},
+                                    {DType::U64, 8u},
+                                    {DType::C128, 8u}}) {
     const Codec codec = codec_for(type);
     CHECK(codec.kind == How::Columns);
     CHECK(codec.block == width);
@@ -299,13 +304,17 @@ TEST_CASE("pack_codec: chunks are whole blocks, as many as a MiB has room for", 
 }
 
 TEST_CASE("pack_codec: names lead to kinds and back", "[pack_codec]") {
-  for (const auto& [kind, name] : {std::pair{How::Plain, "bytes"}, {How::Bf16, "bf16"},
-                                   {How::F32, "f32"}, {How::Columns, "columns"},
-                                   {How::Delta16, "delta16"}, {How::Delta32, "delta32"}}) {
+  for (const auto& [kind, name] : {std::pair{How::Plain, "bytes"},
+                                   {How::Bf16, "bf16"},
+                                   {How::F32, "f32"},
+                                   {How::Columns, "columns"},
+                                   {How::Delta16, "delta16"},
+                                   {How::Delta32, "delta32"}}) {
     CHECK(name_of(kind) == name);
     CHECK(parse_codec_kind(name) == kind);
   }
-  for (const char* name : {"", "BF16", "bf16 ", "plain", "xor"}) CHECK_FALSE(parse_codec_kind(name));
+  for (const char* name : {"", "BF16", "bf16 ", "plain", "xor"})
+    CHECK_FALSE(parse_codec_kind(name));
 }
 
 TEST_CASE("pack_codec: columns that are no partition of the block are refused", "[pack_codec]") {
@@ -316,8 +325,15 @@ TEST_CASE("pack_codec: columns that are no partition of the block are refused", 
   CHECK_THAT(why(0, {{{0, 1}}}), Catch::Contains("blocks of 0 bytes"));
   CHECK_THAT(why(1025, {{{0, 1025}}}), Catch::Contains("blocks of 1025 bytes"));
   CHECK_THAT(why(2, {}), Catch::Contains("0 planes"));
-  CHECK_THAT(why(9, Columns{{{0, 1}}, {{1, 1}}, {{2, 1}}, {{3, 1}}, {{4, 1}}, {{5, 1}}, {{6, 1}},
-                            {{7, 1}}, {{8, 1}}}),
+  CHECK_THAT(why(9, Columns{{{0, 1}},
+                            {{1, 1}},
+                            {{2, 1}},
+                            {{3, 1}},
+                            {{4, 1}},
+                            {{5, 1}},
+                            {{6, 1}},
+                            {{7, 1}},
+                            {{8, 1}}}),
              Catch::Contains("9 planes"));
   CHECK_THAT(why(2, Columns{{{0, 2}}, {}}), Catch::Contains("without columns"));
   CHECK_THAT(why(2, {{{0, 0}, {0, 2}}}), Catch::Contains("0 bytes at 0"));
@@ -335,22 +351,32 @@ TEST_CASE("pack_codec: columns that are no partition of the block are refused", 
 TEST_CASE("pack_codec: planes of another size, or with another number of exponents, are refused",
           "[pack_codec]") {
   const Codec bf16{How::Bf16, 2};
-  const Buffer pairs = bytes({0x01, 0x0C}), sm = bytes({0, 0x80, 0}), rest = bytes({128, 0});
+  const Buffer sm = bytes({0, 0x80, 0}), pairs = bytes({0x01, 0x0C}), rest = bytes({128, 0});
   Buffer out;
-  REQUIRE_FALSE(decoded(bf16, framed({pairs, sm, rest}), {}, 6, out));
-  check_refused(bf16, {bytes({1}), sm, rest}, 6, 0);
-  check_refused(bf16, {bytes({1, 2, 3}), sm, rest}, 6, 0);
-  check_refused(bf16, {pairs, bytes({1, 2}), rest}, 6, 1);
-  check_refused(bf16, {pairs, sm, {}}, 6, 2);
-  check_refused(bf16, {pairs, sm, bytes({128})}, 6, 2);           // an escape is missing
-  check_refused(bf16, {pairs, sm, bytes({128, 0, 0})}, 6, 2);     // one too many
-  check_refused(bf16, {pairs, sm, bytes({128, 0, 0, 0, 0})}, 6, 2);  // more than elements
-  check_refused(bf16, {pairs, sm, bytes({128, 0})}, 7, 2);        // nothing left for the odd byte
-  check_refused({How::F32, 4}, {bytes({0}), bytes({0}), bytes({0}), bytes({0, 0}), bytes({1})}, 4,
-                3);
+  REQUIRE_FALSE(decoded(bf16, framed({sm, pairs, rest}), {}, 6, out));
+  check_refused(bf16, {bytes({1, 2}), pairs, rest}, 6, 0);
+  check_refused(bf16, {bytes({1, 2, 3, 4}), pairs, rest}, 6, 0);
+  check_refused(bf16, {sm, bytes({1}), rest}, 6, 1);
+  check_refused(bf16, {sm, bytes({1, 2, 3}), rest}, 6, 1);
+  check_refused(bf16, {sm, pairs, {}}, 6, 2);
+  check_refused(bf16, {sm, pairs, bytes({128})}, 6, 2);              // an escape is missing
+  check_refused(bf16, {sm, pairs, bytes({128, 0, 0})}, 6, 2);        // one too many
+  check_refused(bf16, {sm, pairs, bytes({128, 0, 0, 0, 0})}, 6, 2);  // more than elements
+  check_refused(bf16, {sm, pairs, bytes({128, 0})}, 7, 2);           // nothing for the odd byte
+  check_refused({How::F32, 4}, {bytes({0}), bytes({0}), bytes({0, 0}), bytes({0}), bytes({1})}, 4,
+                2);
+  const Codec delta{How::Delta16, 2};
+  REQUIRE_FALSE(
+      decoded(delta, framed({bytes({255}), bytes({1}), bytes({1, 2})}), Buffer(3), 3, out));
+  check_refused(delta, {bytes({255, 0}), bytes({1}), bytes({1, 2})}, 3, 0);
+  check_refused(delta, {bytes({255}), bytes({1, 1}), bytes({1, 1, 2})}, 3,
+                1);  // more than elements
+  check_refused(delta, {bytes({255}), bytes({1}), bytes({1})}, 3, 2);
+  check_refused(delta, {bytes({255}), bytes({1}), bytes({1, 2, 3})}, 3, 2);
+  check_refused(delta, {bytes({255}), {}, bytes({2})}, 3, 2);             // one is missing
+  check_refused(delta, {bytes({254}), bytes({1}), bytes({1, 2})}, 3, 2);  // one too many
   check_refused({}, {bytes({1, 2})}, 3, 0);
   check_refused({}, {bytes({1, 2, 3, 4})}, 3, 0);
-  check_refused({How::Delta16, 2}, {bytes({1}), bytes({1})}, 3, 1);
   check_refused(codec_for(DType::MXFP4), {bytes({1, 2}), Buffer(17)}, 18, 0);
   check_refused(codec_for(DType::MXFP4), {bytes({1}), Buffer(16)}, 18, 1);
 }
@@ -368,8 +394,8 @@ TEST_CASE("pack_codec: sizes that are not the frames' are refused", "[pack_codec
       --moved.sizes[frame].stored;
       CHECK(decoded(bf16, moved, {}, 600, out).frame == frame - 1);
     }
-    for (const std::uint32_t content : {0u, sound.sizes[frame].content - 1,
-                                        sound.sizes[frame].content + 1, 0xFFFFFFFFu}) {
+    for (const std::uint32_t content :
+         {0u, sound.sizes[frame].content - 1, sound.sizes[frame].content + 1, 0xFFFFFFFFu}) {
       Packed lies = sound;
       lies.sizes[frame].content = content;
       const auto fault = decoded(bf16, lies, {}, 600, out);

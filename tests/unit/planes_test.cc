@@ -326,55 +326,137 @@ TEST_CASE("planes: columns of blocks are gathered and scattered", "[planes]") {
 
 namespace {
 
-Buffer with_base(void (*kernel)(const std::byte*, const std::byte*, std::size_t,
-                                std::byte*) noexcept,
-                 const Buffer& in, const Buffer& base, std::size_t width, std::size_t gap = 0) {
-  const Fenced a(in, gap), b(base, gap), out(in.size(), gap);
-  kernel(a.data(), b.data(), in.size() / width, out.data());
+struct Difference {
+  Buffer low, middle, small, far_low, far_high;
+  bool operator==(const Difference&) const = default;
+};
+Difference subtract(std::size_t width, const Buffer& in, const Buffer& base, std::size_t gap = 0) {
+  const std::size_t n = in.size() / width;
+  const Fenced a(in, gap), b(base, gap), low(n, gap), middle(n, gap), small(n, gap),
+      far_low(n, gap), far_high(n, gap);
+  const std::size_t count =
+      width == 2
+          ? split_delta16(a.data(), b.data(), n, small.data(), far_low.data(), far_high.data())
+          : split_delta32(a.data(), b.data(), n, low.data(), middle.data(), small.data(),
+                          far_low.data(), far_high.data());
+  for (const Fenced* f : {&low, &middle, &small, &far_low, &far_high}) CHECK(f->intact());
+  Difference out{{}, {}, small.copy(), far_low.copy(), far_high.copy()};
+  if (width == 4) {
+    out.low = low.copy();
+    out.middle = middle.copy();
+  }
+  REQUIRE(count <= n);
+  out.far_low.resize(count);
+  out.far_high.resize(count);
+  return out;
+}
+Buffer add(std::size_t width, const Difference& in, const Buffer& base, std::size_t& used,
+           std::size_t gap = 0) {
+  const std::size_t n = in.small.size();
+  const Fenced low(in.low, gap), middle(in.middle, gap), small(in.small, gap),
+      far_low(in.far_low, gap), far_high(in.far_high, gap), b(base, gap), out(n * width, gap);
+  used = width == 2 ? join_delta16(small.data(), far_low.data(), far_high.data(), in.far_low.size(),
+                                   b.data(), n, out.data())
+                    : join_delta32(low.data(), middle.data(), small.data(), far_low.data(),
+                                   far_high.data(), in.far_low.size(), b.data(), n, out.data());
   CHECK(out.intact());
   return out.copy();
+}
+// A base, and what is mostly a few steps away from it.
+template <class T>
+std::pair<Buffer, Buffer> neighbours(std::size_t n, unsigned one_far_in, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<T> a(n), b(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    b[i] = static_cast<T>(random());
+    a[i] = static_cast<T>(b[i] + random() % 300 - 150);
+    if (one_far_in != 0 && random() % one_far_in == 0) a[i] = static_cast<T>(random());
+  }
+  return {packed(a), packed(b)};
 }
 
 }  // namespace
 
 TEST_CASE("planes: differences are small where floats are close", "[planes]") {
-  // The next number and the one before; 0 and -0 are neighbours; 1 and -1, far apart: -1 is
-  // 0x407F among the integers, 1 is 0xBF80, so the difference is -0x7F01, modulo 2^16 0x80FF.
-  const U16s in{0x3F80, 0x3F81, 0x3F7F, 0x0000, 0x8000, 0xBF80, 0xBF81, 0xFFFF};
-  const U16s base{0x3F80, 0x3F80, 0x3F80, 0x8000, 0x0000, 0x3F80, 0xBF80, 0x7FFF};
-  const U16s difference{0, 2, 1, 2, 1, 0xFE01, 1, 2};
-  const U32s in4{0x3F800001, 0x3F7FFFFF, 0x00000000, 0xBF800000, 0xFFFFFFFF};
-  const U32s base4{0x3F800000, 0x3F800000, 0x80000000, 0x3F800000, 0x7FFFFFFF};
-  const U32s difference4{2, 1, 2, 0xFE000001, 2};
+  // Steps of 0, 1, -1; 0 and -0 are neighbours; so are -1 and what is a little below it, and the
+  // largest NaNs of both signs, all the way round; 127, -128 and 128 steps; from 1 to -1: among the
+  // integers 0xBF80 and 0x407F, so the difference is -0x7F01, as z 0xFE01.
+  const U16s in{0x3F80, 0x3F81, 0x3F7F, 0x0000, 0x8000, 0xBF81,
+                0xFFFF, 0x3FFF, 0x3F00, 0x4000, 0xBF80};
+  const U16s base{0x3F80, 0x3F80, 0x3F80, 0x8000, 0x0000, 0xBF80,
+                  0x7FFF, 0x3F80, 0x3F80, 0x3F80, 0x3F80};
+  const Difference known{{},
+                         {},
+                         bytes({0, 2, 1, 2, 1, 1, 2, 254, 255, 255, 255}),
+                         bytes({255, 0, 0x01}),
+                         bytes({0, 1, 0xFE})};
+  // The same in four bytes: z is 2, 1, 2, 2; 0x00FF0000 after 0x7F8000 steps, of which the upper
+  // half is 255; 0x00FE0000 after 0x7F0000; from 1 to -1 0xFE000001.
+  const U32s in4{0x3F800001, 0x3F7FFFFF, 0x00000000, 0xFFFFFFFF,
+                 0x407F8000, 0x407F0000, 0xBF800000};
+  const U32s base4{0x3F800000, 0x3F800000, 0x80000000, 0x7FFFFFFF,
+                   0x40000000, 0x40000000, 0x3F800000};
+  const Difference known4{bytes({2, 1, 2, 2, 0, 0, 1}), bytes({0, 0, 0, 0, 0, 0, 0}),
+                          bytes({0, 0, 0, 0, 255, 254, 255}), bytes({255, 0x00}), bytes({0, 0xFE})};
   for (const Simd level : levels()) {
     const AtLevel at(level);
-    CHECK(with_base(&subtract2, packed(in), packed(base), 2) == packed(difference));
-    CHECK(with_base(&add2, packed(difference), packed(base), 2) == packed(in));
-    CHECK(with_base(&subtract4, packed(in4), packed(base4), 4) == packed(difference4));
-    CHECK(with_base(&add4, packed(difference4), packed(base4), 4) == packed(in4));
+    std::size_t used = 0;
+    CHECK(subtract(2, packed(in), packed(base)) == known);
+    CHECK(add(2, known, packed(base), used) == packed(in));
+    CHECK(used == 3);
+    CHECK(subtract(4, packed(in4), packed(base4)) == known4);
+    CHECK(add(4, known4, packed(base4), used) == packed(in4));
+    CHECK(used == 2);
   }
 }
 
-TEST_CASE("planes: differences of any bits are the same at every level and undone by adding",
-          "[planes]") {
+TEMPLATE_TEST_CASE(
+    "planes: differences of any bits are the same at every level and undone by adding", "[planes]",
+    std::uint16_t, std::uint32_t) {
+  constexpr std::size_t kWidth = sizeof(TestType);
   for (const std::size_t n : sizes())
-    for (const std::size_t width : {2, 4}) {
-      const auto subtract = width == 2 ? &subtract2 : &subtract4;
-      const auto add = width == 2 ? &add2 : &add4;
-      const Buffer in = random_bytes(n * width, static_cast<unsigned>(n)),
-                   base = random_bytes(n * width, static_cast<unsigned>(n) + 1);
-      Buffer reference;
+    for (const unsigned one_in : {0u, 1u, 20u}) {
+      const auto [in, base] = neighbours<TestType>(n, one_in, static_cast<unsigned>(n));
+      Difference reference;
       {
         const AtLevel scalar(Simd::Scalar);
-        reference = with_base(subtract, in, base, width);
+        reference = subtract(kWidth, in, base);
       }
       for (const Simd level : levels())
         for (const std::size_t gap : {0, 1}) {
           const AtLevel at(level);
-          REQUIRE(with_base(subtract, in, base, width, gap) == reference);
-          REQUIRE(with_base(add, reference, base, width, gap) == in);
+          REQUIRE(subtract(kWidth, in, base, gap) == reference);
+          std::size_t used = 0;
+          REQUIRE(add(kWidth, reference, base, used, gap) == in);
+          REQUIRE(used == reference.far_low.size());
         }
     }
+}
+
+TEMPLATE_TEST_CASE("planes: too few far differences are counted and never read beyond", "[planes]",
+                   std::uint16_t, std::uint32_t) {
+  constexpr std::size_t kWidth = sizeof(TestType);
+  for (const std::size_t n : {1, 2, 7, 8, 16, 33, 65, 200}) {
+    const auto [in, base] = neighbours<TestType>(n, 1, 5);
+    Difference whole = subtract(kWidth, in, base);
+    // All are far away, whatever their difference was.
+    std::ranges::fill(whole.small, std::byte{255});
+    Buffer reference;
+    for (const Simd level : levels()) {
+      const AtLevel at(level);
+      for (std::size_t given = 0; given < n + 3; given += 1 + given / 9) {
+        Difference some = whole;
+        some.far_low.resize(given);  // what is behind them is fenced off
+        some.far_high.resize(given);
+        std::size_t used = 0;
+        const Buffer out = add(kWidth, some, base, used);
+        REQUIRE(used == n);
+        if (given != 0) continue;
+        if (level == Simd::Scalar) reference = out;
+        REQUIRE(out == reference);
+      }
+    }
+  }
 }
 
 TEST_CASE("planes: bytes that are all equal are told from others", "[planes]") {
