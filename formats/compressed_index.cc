@@ -223,6 +223,7 @@ class Parser {
       throw fail("needs one of 'codec', 'same_as' and 'same_as_base'");
     if (!coded && !p.tensor) throw fail("is no tensor and has no codec");
     if (p.same_as_base && p.tensor_bytes != p.bytes) throw fail("has more bytes than its tensor");
+    if (!coded) p.codec = {};  // a block of 0 bytes, say, is nobody's
     if (wanted.same_as) return refer(p, *wanted.same_as, fail);
     if (coded) frames(p, wanted, fail);
     if (p.tensor) by_name_.emplace(*p.tensor, out_.pieces.size() - 1);
