@@ -26,8 +26,7 @@ constexpr std::byte kHasChecksum{4};                    // 3.1.1.1.1, in the byt
 // 3.1.1.1: one segment, a size of four bytes, a checksum.
 constexpr std::array<std::byte, 5> kHead{std::byte{0x28}, std::byte{0xB5}, std::byte{0x2F},
                                          std::byte{0xFD}, std::byte{0xA4}};
-constexpr std::size_t kDescriptor = 4;   // its place in a frame
-constexpr std::byte kHasChecksum{0x04};  // 3.1.1.1.1: bit 2
+constexpr std::size_t kDescriptor = 4;  // its place in a frame
 enum class Block : std::uint8_t { Raw = 0, Repeated = 1 };
 
 void* take(void*, std::size_t n) {
@@ -222,7 +221,7 @@ std::string FrameReader::decode(Bytes frame, MutableBytes out, Check check) {
   // of before the standard, and go on with a second one.
   if (frame.size() < kHead.size() || load<std::uint32_t>(frame) != kMagic)
     return "it does not begin as a frame";
-  if (check == Check::Checksum && (frame[4] & kHasChecksum) == std::byte{})
+  if (check == Check::Checksum && (frame[kDescriptor] & kHasChecksum) == std::byte{})
     return "it has no checksum";
   const std::size_t length = ZSTD_findFrameCompressedSize(frame.data(), frame.size());
   if (ZSTD_isError(length)) return ZSTD_getErrorName(length);
