@@ -79,6 +79,13 @@ CASES = [
     Case("digest", "digest in/m.safetensors in/model -o out/SHA256SUMS"),
     Case("show", "show in/m.safetensors lm_head.weight -o out/o.npy"),
     Case("lock", "check in/m.safetensors --write-lock out/o.lock -j1"),
+    # Digests are made beside the work here, too.
+    Case("compress", "compress in/small.safetensors --plain -o out/o.zst -j1", varies=READING),
+    Case("planes", "compress in/small.safetensors --planes -o out/o.zst -j1", varies=READING),
+    Case("difference", "compress in/small.safetensors --base in/base.safetensors -o out/o.zst -j1", varies=READING),
+    Case("decompress", "decompress in/small.zst -o out/o.safetensors -j1", varies=READING),
+    Case("decompress-difference", "decompress in/difference.zst --base in/base.safetensors -o out/o.safetensors -j1", varies=READING),
+    Case("decompress-tensor", "decompress in/small.zst --tensor lm_head.weight -o out/o.npy -j1", varies=READING),
     Case("salvage", "check in/model --salvage out/o/ --sarif out/s.sarif -j1"),
     # As on a file system that has less to offer.
     Case("plain-file", "convert in/m.safetensors -o out/o.safetensors -j1",
@@ -222,6 +229,13 @@ def make_inputs():
     write_safetensors("in/model/model.safetensors", tensors(rng, 2, 64, 128), {"format": "pt"})
     pathlib.Path("in/model/config.json").write_text(json.dumps({"model_type": "none", "torch_dtype": "float32"}))
     pathlib.Path("in/model/tokenizer.json").write_text("{}" * 700)
+    small = tensors(rng, 1, 16, 32)
+    write_safetensors("in/small.safetensors", small)
+    small["lm_head.weight"] = ("F32", [16, 32], noise(rng, 16 * 32))  # as if trained on
+    write_safetensors("in/base.safetensors", small)
+    for name, options in (("small", ["--planes"]), ("difference", ["--base", "in/base.safetensors"])):
+        subprocess.run([WTOOL, "compress", "in/small.safetensors", *options, "-o", f"in/{name}.zst"], check=True,
+                       stdout=subprocess.DEVNULL)
 
 
 def make_large():
