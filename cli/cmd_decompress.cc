@@ -88,6 +88,7 @@ std::shared_ptr<const Model> open_base(const CompressedFile& file, const Options
   run.progress = progress.callback();
   const std::vector<Sha256> found = sha256_of(files, run);
   progress.done();
+  for (const Extent& e : files) e.source->check_unchanged();  // else it is no other base
   for (const BaseFile& wanted : index.base) {
     if (std::ranges::find(found, wanted.digest) != found.end()) continue;
     throw Error(

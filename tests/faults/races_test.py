@@ -80,7 +80,9 @@ class Races(Faults):
     def test_inputs_that_change_are_noticed(self):
         tried = 0
         for name, path in (("convert", "in/m.safetensors"), ("copy", "in/m.safetensors"), ("q4_0", "in/m.safetensors"),
-                           ("shards", "in/model/model.safetensors"), ("shards", "in/model/tokenizer.json")):
+                           ("shards", "in/model/model.safetensors"), ("shards", "in/model/tokenizer.json"),
+                           ("planes", "in/small.safetensors"), ("difference", "in/base.safetensors"),
+                           ("decompress", "in/small.zst"), ("decompress-difference", "in/base.safetensors")):
             case, noticed = BY_NAME[name], 0
             for change in (cut, overwrite, grow, exchange, os.remove):
                 def act():
@@ -102,8 +104,9 @@ class Races(Faults):
                 act.__name__ = change.__name__
                 # From when its header is read: an input that changes before is another input.
                 calls = READING + ["copy_file_range", "fsync"]
-                begin = "8192" if "tokenizer" in path else "8"  # bytes that are read then
-                first = next(c.number for c in self.undisturbed(case, calls).log if c.result == begin)
+                begin = "8192" if "tokenizer" in path else "9" if path.endswith(".zst") else "8"  # bytes read then
+                first = next(c.number for c in self.undisturbed(case, calls).log
+                             if c.result == begin and c.first.endswith(path))
                 tried += self.at_every_call(case, calls, act, check, first)
             self.assertGreater(noticed, 10, name)
         print(f"{tried} moments", flush=True)
