@@ -161,15 +161,17 @@ class Packing::Impl {
   std::vector<Slice> slices_of(std::size_t piece) const;
   bool equals_base(std::size_t piece) const;
   void choose(PackForm form);
-  Buffer chunk_of(const Piece& p, std::uint64_t chunk) const {
-    return read_all({file_, p.offset + chunk * p.codec.chunk_bytes(), p.chunk_size(chunk)});
+  // Zeros behind the base's tensor: what follows a tensor in its piece is the difference to them.
+  void read_base(std::size_t piece, std::uint64_t at, MutableBytes out) const {
+    const std::uint64_t size = base_[piece] ? base_[piece]->bytes : 0;
+    const auto n =
+        static_cast<std::size_t>(at < size ? std::min<std::uint64_t>(out.size(), size - at) : 0);
+    if (n > 0) base_[piece]->source->read(base_[piece]->offset + at, out.first(n));
+    std::ranges::fill(out.subspan(n), std::byte{0});
   }
   Buffer base_chunk(std::size_t piece, std::uint64_t at, std::size_t bytes) const {
     Buffer out(bytes);
-    if (!base_[piece]) return out;
-    const Extent& from = *base_[piece];
-    const std::uint64_t n = at < from.bytes ? std::min<std::uint64_t>(bytes, from.bytes - at) : 0;
-    from.source->read(from.offset + at, MutableBytes(out).first(n));
+    read_base(piece, at, out);
     return out;
   }
   std::string planes_header(bool final) const;
@@ -364,21 +366,22 @@ class Packing::Impl::PackStep final : public Step {
     const Start& start = *--std::ranges::upper_bound(starts_, unit.index, {}, &Start::unit);
     const Piece& p = impl_.pieces_[start.piece];
     const std::uint64_t chunk = unit.index - start.unit;
-    const Buffer bytes = impl_.chunk_of(p, chunk);
-    Buffer base;
-    if (p.codec.needs_base())
-      base = impl_.base_chunk(start.piece, chunk * p.codec.chunk_bytes(), bytes.size());
+    const std::uint64_t at = chunk * p.codec.chunk_bytes();
+    Scratch::Frame memory(unit.scratch);
+    const auto bytes = memory.take<std::byte>(p.chunk_size(chunk));
+    const auto again = memory.take<std::byte>(bytes.size());
+    const auto base = memory.take<std::byte>(p.codec.needs_base() ? bytes.size() : 0);
+    impl_.file_->read(p.offset + at, bytes);
+    if (!base.empty()) impl_.read_base(start.piece, at, base);
     std::vector<FrameSize> sizes;
     impl_.with_worker([&](Worker& worker) {
       worker.packer.encode(p.codec, bytes, base, impl_.coders_[start.piece], unit.found, sizes);
       // Nobody keeps what cannot be restored.
-      Buffer again(bytes.size());
       const auto fault = worker.unpacker.decode(p.codec, unit.found, sizes, base,
                                                 FrameReader::Check::Checksum, again);
-      if (fault || again != bytes)
+      if (fault || !std::ranges::equal(again, bytes))
         throw Error(Fault::Internal,
-                    fmt::format("bytes from {} on are not restored {}",
-                                p.offset + chunk * p.codec.chunk_bytes(), fault.text))
+                    fmt::format("bytes from {} on are not restored {}", p.offset + at, fault.text))
             .in(impl_.file_->name());
     });
     put_sizes(sizes, unit.found);
