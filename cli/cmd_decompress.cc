@@ -11,6 +11,7 @@
 #include "formats/compressed.h"
 #include "lib/base/text.h"
 #include "lib/model/folder.h"
+#include "lib/numeric/steps.h"
 #include "lib/trust/written_digest.h"
 
 namespace wtool {
@@ -21,7 +22,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kSuffix = kCompressedSuffix, kFolderSuffix = "-zst";
 
 struct Options {
-  std::string path, base, tensor, salvage;
+  std::string path, base, tensor, dtype, salvage;
   OutputOptions output;
 };
 
@@ -266,7 +267,16 @@ Opened open_as_model(const Options& o, const Context& context) {
   return out;
 }
 
-// Tensors as they are stored, into any format.
+// NPY, say, has no bf16.
+std::optional<DType> wanted_dtype(const Options& o) {
+  if (o.dtype.empty()) return std::nullopt;
+  const auto type = parse_dtype(o.dtype);
+  if (type == DType::F32 || type == DType::F64) return type;
+  throw Error(Fault::Usage, fmt::format("--dtype {}: values are given as f32 or f64", o.dtype))
+      .hint("'wtool convert --dtype' writes other types");
+}
+
+// Tensors as they are stored, or as floats, into any format.
 ExitCode write_tensors(const Opened& opened, const std::vector<bool>& wanted, const Options& o,
                        const std::string& to, const Context& context) {
   RewriteOptions how;
@@ -275,11 +285,19 @@ ExitCode write_tensors(const Opened& opened, const std::vector<bool>& wanted, co
   how.output.output = to;
   how.records.no_lineage = true;
   how.drop_metadata = !o.tensor.empty();
+  const std::optional<DType> dtype = wanted_dtype(o);
   Job job = prepare(opened.model, how, context, "tensors");
   const Model& model = *opened.model;
   for (std::size_t i = 0; i < model.tensors.size(); ++i) {
     job.chosen[i] = wanted[i];
     if (!wanted[i]) continue;
+    if (dtype) {
+      const std::size_t before = job.plan.steps.size();
+      job.plan.steps.push_back(copy_step((*job.rename)(model.tensors[i].name),
+                                         decoded(model.open(model.tensors[i]), *dtype)));
+      add_encoded(job, model.tensors[i], before, std::string(name_of(*dtype)));
+      continue;
+    }
     for (const std::uint32_t part : model.parts_of(model.tensors[i]))
       add_copy(job, model.catalog.entries()[part]);
   }
@@ -351,6 +369,8 @@ ExitCode rescue(const Options& o, const Context& context) {
 ExitCode run(const Options& o, const Context& context) {
   if (!o.salvage.empty() && (!o.output.output.empty() || !o.tensor.empty()))
     throw Error(Fault::Usage, "--salvage excludes -o and --tensor");
+  if (!o.dtype.empty() && o.tensor.empty())
+    throw Error(Fault::Usage, "--dtype is for one --tensor: a whole file comes back as it was");
   if (o.output.output == "-") set_out_to_stderr();
   if (!o.tensor.empty()) return one_tensor(o, context);
   if (!o.salvage.empty()) return rescue(o, context);
@@ -366,6 +386,7 @@ Action bind(CLI::App& app) {
       ->option_text("BASE");
   app.add_option("-t,--tensor", o->tensor, "just this tensor; -o says in which format")
       ->option_text("NAME");
+  app.add_option("--dtype", o->dtype, "of --tensor: its values as f32 or f64")->option_text("TYPE");
   app.add_option("--salvage", o->salvage, "of a damaged file, write the tensors that are whole")
       ->option_text("OUT");
   app.footer("example: wtool decompress model.safetensors.zst");
