@@ -111,7 +111,7 @@ std::vector<Packed::Row> rows_of(const Packing& packing, bool dry_run) {
   const std::vector<PackEstimate> estimates = packing.estimates();
   for (std::size_t i = 0; i < packing.pieces().size(); ++i) {
     const Piece& p = packing.pieces()[i];
-    const std::uint64_t guess = p.codec.kind == Codec::Kind::Plain && p.has_frames()
+    const std::uint64_t guess = p.codec.kind == PackCodec::Kind::Plain && p.has_frames()
                                     ? estimates[i].plain
                                     : estimates[i].planes;
     out.push_back({p.tensor.value_or(""), p.tensor ? std::string(name_of(p.dtype)) : "",

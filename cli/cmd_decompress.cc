@@ -8,6 +8,7 @@
 #include "cli/report_file.h"
 #include "cli/rewrite.h"
 #include "cli/terminal.h"
+#include "cli/values.h"
 #include "formats/compressed.h"
 #include "lib/base/text.h"
 #include "lib/model/folder.h"

@@ -20,7 +20,7 @@ namespace wtool {
 // tail). Pieces follow each other without gaps.
 struct Piece {
   std::uint64_t offset = 0, bytes = 0;  // in the original
-  Codec codec = {};
+  PackCodec codec = {};
   std::uint64_t first_frame =
       0;  // its frames follow each other: the planes of a chunk, chunk by chunk
   // Of a tensor:
@@ -68,7 +68,7 @@ struct PackIndex {
 std::string to_json(const PackIndex& index);
 PackIndex parse_pack_index(std::string text, std::size_t frames);
 // The codec alone, as the index and the safetensors file of planes give it: members of an object.
-std::string codec_members(const Codec& codec);
+std::string codec_members(const PackCodec& codec);
 
 inline constexpr unsigned kIndexKind = 7;                                   // 0x184D2A57
 inline constexpr std::uint64_t kMostIndexBytes = std::uint64_t{128} << 20;  // 250 bytes a tensor

@@ -169,7 +169,7 @@ class Parser {
   static std::uint16_t narrow(std::uint64_t v) {
     return static_cast<std::uint16_t>(std::min<std::uint64_t>(v, 0xFFFF));
   }
-  void plane(Codec& codec) {
+  void plane(PackCodec& codec) {
     if (codec.columns.size() == kMostPlanes)
       throw broken(fmt::format("more than {} planes", kMostPlanes));
     auto& columns = codec.columns.emplace_back();
@@ -240,7 +240,7 @@ class Parser {
     p.codec = other.codec;
   }
   void frames(Piece& p, const Wanted& wanted, auto&& fail) {
-    if (p.codec.kind != Codec::Kind::Columns) {
+    if (p.codec.kind != PackCodec::Kind::Columns) {
       p.codec.columns.clear();
       p.codec.block = block_of(p.codec.kind);
     }
@@ -284,9 +284,9 @@ std::string_view name_of(PackForm form) noexcept {
   return form == PackForm::Plain ? "plain" : "planes";
 }
 
-std::string codec_members(const Codec& codec) {
+std::string codec_members(const PackCodec& codec) {
   std::string out = fmt::format("\"codec\":\"{}\"", name_of(codec.kind));
-  if (codec.kind != Codec::Kind::Columns) return out;
+  if (codec.kind != PackCodec::Kind::Columns) return out;
   out += fmt::format(",\"block\":{},\"planes\":[", codec.block);
   for (std::size_t p = 0; p < codec.columns.size(); ++p) {
     out += p == 0 ? "[" : ",[";

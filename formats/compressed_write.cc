@@ -56,7 +56,7 @@ struct Trial {
   std::array<std::uint64_t, kMostPlanes> content = {}, huffman = {}, searched = {};
 };
 struct Choice {
-  Codec codec;
+  PackCodec codec;
   std::vector<Coder> coders;
   std::uint64_t bytes = 0;  // of the slices
 };
@@ -91,9 +91,9 @@ struct Slice {
   Buffer bytes, base;
 };
 
-Choice try_codec(const Codec& codec, std::span<const Slice> slices, Packer& packer) {
+Choice try_codec(const PackCodec& codec, std::span<const Slice> slices, Packer& packer) {
   const std::size_t planes = codec.planes();
-  const Coder search = codec.kind == Codec::Kind::Plain ? Coder::Strong : Coder::Fast;
+  const Coder search = codec.kind == PackCodec::Kind::Plain ? Coder::Strong : Coder::Fast;
   Trial trial;
   Buffer out;
   std::vector<FrameSize> sizes;
@@ -109,7 +109,7 @@ Choice try_codec(const Codec& codec, std::span<const Slice> slices, Packer& pack
   };
   run(Coder::Huffman, trial.huffman);
   // Where Huffman gets little there is nothing to be found, but in text and the like.
-  const bool worth = codec.kind == Codec::Kind::Plain ||
+  const bool worth = codec.kind == PackCodec::Kind::Plain ||
                      std::ranges::any_of(std::views::iota(std::size_t{0}, planes), [&](auto p) {
                        return trial.huffman[p] * 2 < trial.content[p];
                      });
@@ -125,10 +125,10 @@ Choice try_codec(const Codec& codec, std::span<const Slice> slices, Packer& pack
 }
 
 // In the order in which they are preferred where they are equally good.
-std::vector<Codec> candidates(const Piece& piece, bool base) {
-  std::vector<Codec> out{Codec{}};
+std::vector<PackCodec> candidates(const Piece& piece, bool base) {
+  std::vector<PackCodec> out{PackCodec{}};
   if (piece.tensor_bytes == 0) return out;
-  if (Codec c = codec_for(piece.dtype); c != Codec{}) out.push_back(std::move(c));
+  if (PackCodec c = codec_for(piece.dtype); c != PackCodec{}) out.push_back(std::move(c));
   if (base)
     if (auto delta = delta_for(piece.dtype)) out.push_back(std::move(*delta));
   return out;
@@ -267,7 +267,7 @@ Found Packing::Impl::look(std::size_t piece) const {
       std::ranges::all_of(slices, [](const Slice& s) { return s.bytes == s.base; }) &&
       equals_base(piece))
     out.same_as_base = true;
-  const std::vector<Codec> codecs = candidates(p, base_[piece].has_value());
+  const std::vector<PackCodec> codecs = candidates(p, base_[piece].has_value());
   with_worker([&](Worker& worker) {
     for (std::size_t i = 0; i < codecs.size(); ++i) {
       const Choice c = try_codec(codecs[i], slices, worker.packer);
@@ -328,7 +328,7 @@ void Packing::Impl::choose(PackForm form) {
     Piece& p = pieces_[i];
     const Found& f = found_[i];
     const bool planes = form == PackForm::Planes;
-    p.codec = planes ? candidates(p, base_[i].has_value())[f.which] : Codec{};
+    p.codec = planes ? candidates(p, base_[i].has_value())[f.which] : PackCodec{};
     p.same_as_base = planes && f.same_as_base;
     p.same_as = planes && !p.same_as_base ? same_as_[i] : std::nullopt;
     if (planes)
@@ -443,7 +443,7 @@ std::string Packing::Impl::planes_header(bool final) const {
       "{{\"__metadata__\":{{\"wtool.compressed\":\"1\",\"wtool.chunk\":\"{}\",\"wtool.bytes\":\"{}"
       "\","
       "\"wtool.sha256\":\"{}\",\"wtool.pieces\":",
-      Codec{}.chunk_bytes(), file_->size(), index_.digest.hex());
+      PackCodec{}.chunk_bytes(), file_->size(), index_.digest.hex());
   append_json(out, list + "]");
   return out + "}" + tensors + "}";
 }

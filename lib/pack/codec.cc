@@ -14,21 +14,21 @@ namespace {
 constexpr std::uint64_t kChunk = std::uint64_t{1} << 20;
 
 struct KindName {
-  Codec::Kind kind;
+  PackCodec::Kind kind;
   std::string_view name;
 };
 constexpr std::array kKinds{
-    KindName{Codec::Kind::Plain, "bytes"},     KindName{Codec::Kind::Bf16, "bf16"},
-    KindName{Codec::Kind::F32, "f32"},         KindName{Codec::Kind::Columns, "columns"},
-    KindName{Codec::Kind::Delta16, "delta16"}, KindName{Codec::Kind::Delta32, "delta32"}};
+    KindName{PackCodec::Kind::Plain, "bytes"},     KindName{PackCodec::Kind::Bf16, "bf16"},
+    KindName{PackCodec::Kind::F32, "f32"},         KindName{PackCodec::Kind::Columns, "columns"},
+    KindName{PackCodec::Kind::Delta16, "delta16"}, KindName{PackCodec::Kind::Delta32, "delta32"}};
 
-Codec columns(std::uint16_t block, std::vector<std::vector<ByteColumn>> planes) {
-  return {Codec::Kind::Columns, block, std::move(planes)};
+PackCodec columns(std::uint16_t block, std::vector<std::vector<ByteColumn>> planes) {
+  return {PackCodec::Kind::Columns, block, std::move(planes)};
 }
 // Blocks with `scales` f16 numbers at the places given: their high bytes, their low bytes, then the
 // other columns, one plane each.
-Codec block_codec(DType dtype, std::initializer_list<std::uint16_t> scales,
-                  std::initializer_list<ByteColumn> others) {
+PackCodec block_codec(DType dtype, std::initializer_list<std::uint16_t> scales,
+                      std::initializer_list<ByteColumn> others) {
   std::vector<std::vector<ByteColumn>> planes(2);
   for (const std::uint16_t at : scales) {
     planes[0].push_back({static_cast<std::uint16_t>(at + 1), 1});
@@ -38,7 +38,7 @@ Codec block_codec(DType dtype, std::initializer_list<std::uint16_t> scales,
   return columns(info(dtype).block_bytes, std::move(planes));
 }
 // Elements of several bytes, each byte a plane, the lowest first.
-Codec byte_planes(std::uint16_t width) {
+PackCodec byte_planes(std::uint16_t width) {
   std::vector<std::vector<ByteColumn>> planes;
   for (std::uint16_t i = 0; i < width; ++i) planes.push_back({{i, 1}});
   return columns(width, std::move(planes));
@@ -48,7 +48,7 @@ Codec byte_planes(std::uint16_t width) {
 struct Measure {
   std::size_t elements = 0, rest = 0;  // whole blocks, and bytes after them
 };
-Measure measure(const Codec& codec, std::size_t bytes) noexcept {
+Measure measure(const PackCodec& codec, std::size_t bytes) noexcept {
   return {bytes / codec.block, bytes % codec.block};
 }
 std::size_t bytes_of(const std::vector<ByteColumn>& plane) noexcept {
@@ -57,7 +57,7 @@ std::size_t bytes_of(const std::vector<ByteColumn>& plane) noexcept {
   return sum;
 }
 // Elements whose bytes are planes in order, which have quick kernels.
-bool is_byte_planes(const Codec& codec) noexcept {
+bool is_byte_planes(const PackCodec& codec) noexcept {
   if (codec.block != codec.columns.size()) return false;
   for (std::size_t i = 0; i < codec.columns.size(); ++i)
     if (codec.columns[i] != std::vector<ByteColumn>{{static_cast<std::uint16_t>(i), 1}})
@@ -65,19 +65,19 @@ bool is_byte_planes(const Codec& codec) noexcept {
   return codec.block == 2 || codec.block == 4;
 }
 // How many planes, the first ones, have a byte for each element.
-std::size_t flat_planes(const Codec& codec) noexcept {
+std::size_t flat_planes(const PackCodec& codec) noexcept {
   switch (codec.kind) {
-    case Codec::Kind::Plain: return 0;
-    case Codec::Kind::Bf16:
-    case Codec::Kind::Delta16: return 1;
-    case Codec::Kind::F32:
-    case Codec::Kind::Delta32: return 3;
-    case Codec::Kind::Columns: return is_byte_planes(codec) ? codec.block : 0;
+    case PackCodec::Kind::Plain: return 0;
+    case PackCodec::Kind::Bf16:
+    case PackCodec::Kind::Delta16: return 1;
+    case PackCodec::Kind::F32:
+    case PackCodec::Kind::Delta32: return 3;
+    case PackCodec::Kind::Columns: return is_byte_planes(codec) ? codec.block : 0;
   }
   return 0;
 }
-bool has_exponents(const Codec& codec) noexcept {
-  return codec.kind == Codec::Kind::Bf16 || codec.kind == Codec::Kind::F32;
+bool has_exponents(const PackCodec& codec) noexcept {
+  return codec.kind == PackCodec::Kind::Bf16 || codec.kind == PackCodec::Kind::F32;
 }
 
 // The largest exponent of the twelve in a row that most elements have: what is not among them costs
@@ -101,7 +101,7 @@ std::uint8_t choose_top(Bytes chunk, std::size_t n, std::size_t width) noexcept 
 // Blocks that all columns of are moved before the next ones, so that they stay in the caches.
 constexpr std::size_t kTile = 256;
 
-void gather(const Codec& codec, Bytes in, std::size_t blocks,
+void gather(const PackCodec& codec, Bytes in, std::size_t blocks,
             const std::array<std::byte*, kMostPlanes>& planes) {
   for (std::size_t first = 0; first < blocks; first += kTile) {
     const std::size_t n = std::min(kTile, blocks - first);
@@ -116,7 +116,7 @@ void gather(const Codec& codec, Bytes in, std::size_t blocks,
     }
   }
 }
-void scatter(const Codec& codec, const std::array<const std::byte*, kMostPlanes>& planes,
+void scatter(const PackCodec& codec, const std::array<const std::byte*, kMostPlanes>& planes,
              std::size_t blocks, MutableBytes out) {
   for (std::size_t first = 0; first < blocks; first += kTile) {
     const std::size_t n = std::min(kTile, blocks - first);
@@ -151,40 +151,40 @@ struct ConstExtra {
 
 // Elements [first, first + n), of which `in` and `base` point to the first and `to` says where the
 // flat planes go.
-void split(const Codec& codec, const std::byte* in, const std::byte* base, std::size_t first,
+void split(const PackCodec& codec, const std::byte* in, const std::byte* base, std::size_t first,
            std::size_t n, const Pointers& to, Extra& x) {
   switch (codec.kind) {
-    case Codec::Kind::Bf16:
+    case PackCodec::Kind::Bf16:
       x.used += split_bf16(in, n, x.top, x.pairs + first / 2, to[0], x.list + x.used);
       break;
-    case Codec::Kind::F32:
+    case PackCodec::Kind::F32:
       x.used += split_f32(in, n, x.top, x.pairs + first / 2, to[2], to[1], to[0], x.list + x.used);
       break;
-    case Codec::Kind::Delta16:
+    case PackCodec::Kind::Delta16:
       x.used += split_delta16(in, base, n, to[0], x.list + x.used, x.list2 + x.used);
       break;
-    case Codec::Kind::Delta32:
+    case PackCodec::Kind::Delta32:
       x.used += split_delta32(in, base, n, to[0], to[1], to[2], x.list + x.used, x.list2 + x.used);
       break;
     default: codec.block == 2 ? split_bytes2(in, n, to.data()) : split_bytes4(in, n, to.data());
   }
 }
-void join(const Codec& codec, const ConstPointers& from, const std::byte* base, std::size_t first,
-          std::size_t n, ConstExtra& x, std::byte* out) {
+void join(const PackCodec& codec, const ConstPointers& from, const std::byte* base,
+          std::size_t first, std::size_t n, ConstExtra& x, std::byte* out) {
   const Bytes list = x.list.subspan(std::min(x.used, x.list.size()));
   const Bytes list2 = x.list2.subspan(std::min(x.used, x.list2.size()));
   switch (codec.kind) {
-    case Codec::Kind::Bf16:
+    case PackCodec::Kind::Bf16:
       x.used += join_bf16(x.pairs + first / 2, from[0], list.data(), list.size(), n, x.top, out);
       break;
-    case Codec::Kind::F32:
+    case PackCodec::Kind::F32:
       x.used += join_f32(x.pairs + first / 2, from[2], from[1], from[0], list.data(), list.size(),
                          n, x.top, out);
       break;
-    case Codec::Kind::Delta16:
+    case PackCodec::Kind::Delta16:
       x.used += join_delta16(from[0], list.data(), list2.data(), list.size(), base, n, out);
       break;
-    case Codec::Kind::Delta32:
+    case PackCodec::Kind::Delta32:
       x.used += join_delta32(from[0], from[1], from[2], list.data(), list2.data(), list.size(),
                              base, n, out);
       break;
@@ -194,25 +194,25 @@ void join(const Codec& codec, const ConstPointers& from, const std::byte* base, 
 
 }  // namespace
 
-std::string_view name_of(Codec::Kind kind) noexcept {
+std::string_view name_of(PackCodec::Kind kind) noexcept {
   return std::ranges::find(kKinds, kind, &KindName::kind)->name;
 }
-std::optional<Codec::Kind> parse_codec_kind(std::string_view name) noexcept {
+std::optional<PackCodec::Kind> parse_codec_kind(std::string_view name) noexcept {
   const auto* const it = std::ranges::find(kKinds, name, &KindName::name);
   return it == kKinds.end() ? std::nullopt : std::optional(it->kind);
 }
 
-std::uint16_t block_of(Codec::Kind kind) noexcept {
+std::uint16_t block_of(PackCodec::Kind kind) noexcept {
   switch (kind) {
-    case Codec::Kind::Bf16:
-    case Codec::Kind::Delta16: return 2;
-    case Codec::Kind::F32:
-    case Codec::Kind::Delta32: return 4;
+    case PackCodec::Kind::Bf16:
+    case PackCodec::Kind::Delta16: return 2;
+    case PackCodec::Kind::F32:
+    case PackCodec::Kind::Delta32: return 4;
     default: return 1;
   }
 }
 
-std::size_t Codec::planes() const noexcept {
+std::size_t PackCodec::planes() const noexcept {
   switch (kind) {
     case Kind::Plain: return 1;
     case Kind::Bf16: return 3;
@@ -223,12 +223,12 @@ std::size_t Codec::planes() const noexcept {
   }
   return 0;
 }
-std::uint64_t Codec::chunk_bytes() const noexcept {
+std::uint64_t PackCodec::chunk_bytes() const noexcept {
   return kChunk / block * block;
 }
 
-std::optional<std::string> fault_in(const Codec& codec) {
-  if (codec.kind != Codec::Kind::Columns) return std::nullopt;
+std::optional<std::string> fault_in(const PackCodec& codec) {
+  if (codec.kind != PackCodec::Kind::Columns) return std::nullopt;
   if (codec.block == 0 || codec.block > kMostBlock)
     return fmt::format("blocks of {} bytes, not 1 to {}", codec.block, kMostBlock);
   if (codec.columns.empty() || codec.columns.size() > kMostPlanes)
@@ -254,11 +254,11 @@ std::optional<std::string> fault_in(const Codec& codec) {
 }
 
 // Fields of ggml's blocks: ggml-common.h.
-Codec codec_for(DType dtype) {
+PackCodec codec_for(DType dtype) {
   switch (dtype) {
-    case DType::BF16: return {Codec::Kind::Bf16, 2};
-    case DType::F32: return {Codec::Kind::F32, 4};
-    case DType::C64: return {Codec::Kind::F32, 4};
+    case DType::BF16: return {PackCodec::Kind::Bf16, 2};
+    case DType::F32: return {PackCodec::Kind::F32, 4};
+    case DType::C64: return {PackCodec::Kind::F32, 4};
     case DType::F16:
     case DType::I16:
     case DType::U16: return byte_planes(2);
@@ -288,22 +288,22 @@ Codec codec_for(DType dtype) {
   }
 }
 
-std::optional<Codec> delta_for(DType dtype) {
+std::optional<PackCodec> delta_for(DType dtype) {
   switch (dtype) {
     case DType::BF16:
-    case DType::F16: return Codec{Codec::Kind::Delta16, 2};
-    case DType::F32: return Codec{Codec::Kind::Delta32, 4};
+    case DType::F16: return PackCodec{PackCodec::Kind::Delta16, 2};
+    case DType::F32: return PackCodec{PackCodec::Kind::Delta32, 4};
     default: return std::nullopt;
   }
 }
 
-void Packer::encode(const Codec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
-                    Buffer& out, std::vector<FrameSize>& sizes) {
+void Packer::encode(const PackCodec& codec, Bytes chunk, Bytes base,
+                    const std::vector<Coder>& coders, Buffer& out, std::vector<FrameSize>& sizes) {
   out.reserve(out.size() + chunk.size() + chunk.size() / 16 + 4096);
   const auto put = [&](std::size_t plane, Bytes content) {
     sizes.push_back(frames_.append(coders[plane], content, out));
   };
-  if (codec.kind == Codec::Kind::Plain) return put(0, chunk);
+  if (codec.kind == PackCodec::Kind::Plain) return put(0, chunk);
   if (flat_planes(codec) > 0) return encode_flat(codec, chunk, base, coders, out, sizes);
   const auto [n, left] = measure(codec, chunk.size());
   Scratch::Frame memory(scratch_);
@@ -320,7 +320,7 @@ void Packer::encode(const Codec& codec, Bytes chunk, Bytes base, const std::vect
 }
 
 // Piece by piece, so that what is taken apart is still in the caches when its checksum is made.
-void Packer::encode_flat(const Codec& codec, Bytes chunk, Bytes base,
+void Packer::encode_flat(const PackCodec& codec, Bytes chunk, Bytes base,
                          const std::vector<Coder>& coders, Buffer& out,
                          std::vector<FrameSize>& sizes) {
   constexpr std::size_t kPiece = FrameView::kPiece;
@@ -380,8 +380,8 @@ namespace {
 
 // The content sizes that a chunk's frames must have, or what is wrong with those they have. Lists
 // have at most an entry for each element.
-Unpacker::Fault check_sizes(const Codec& codec, std::span<const FrameSize> frames, std::size_t n,
-                            std::size_t left) {
+Unpacker::Fault check_sizes(const PackCodec& codec, std::span<const FrameSize> frames,
+                            std::size_t n, std::size_t left) {
   const auto wrong = [&](std::size_t p, std::size_t least, std::size_t most) {
     const std::size_t got = frames[p].content;
     if (got >= least && got <= most) return Unpacker::Fault{};
@@ -407,7 +407,7 @@ Unpacker::Fault check_sizes(const Codec& codec, std::span<const FrameSize> frame
 
 }  // namespace
 
-Unpacker::Fault Unpacker::decode(const Codec& codec, Bytes stored,
+Unpacker::Fault Unpacker::decode(const PackCodec& codec, Bytes stored,
                                  std::span<const FrameSize> frames, Bytes base,
                                  FrameReader::Check check, MutableBytes chunk) {
   if (flat_planes(codec) > 0) return decode_flat(codec, stored, frames, base, check, chunk);
@@ -418,7 +418,7 @@ Unpacker::Fault Unpacker::decode(const Codec& codec, Bytes stored,
     stored = stored.subspan(frame.size());
     return frames_.decode(frame, to, check);
   };
-  if (codec.kind == Codec::Kind::Plain) return {0, next(0, chunk)};
+  if (codec.kind == PackCodec::Kind::Plain) return {0, next(0, chunk)};
   const auto [n, left] = measure(codec, chunk.size());
   Scratch::Frame memory(scratch_);
   std::array<MutableBytes, kMostPlanes> planes;
@@ -435,7 +435,7 @@ Unpacker::Fault Unpacker::decode(const Codec& codec, Bytes stored,
 }
 
 // Piece by piece: planes that are not coded stay where they lie.
-Unpacker::Fault Unpacker::decode_flat(const Codec& codec, Bytes stored,
+Unpacker::Fault Unpacker::decode_flat(const PackCodec& codec, Bytes stored,
                                       std::span<const FrameSize> frames, Bytes base,
                                       FrameReader::Check check, MutableBytes chunk) {
   constexpr std::size_t kPiece = FrameView::kPiece;

@@ -19,7 +19,7 @@ struct ByteColumn {
   bool operator==(const ByteColumn&) const = default;
 };
 
-struct Codec {
+struct PackCodec {
   // Planes with a byte for each element come first: most of them are stored uncoded.
   enum class Kind : std::uint8_t {
     Plain,    // one plane: the bytes as they are
@@ -36,7 +36,7 @@ struct Codec {
   std::uint16_t block = 1;  // bytes of an element; for Columns, of a block
   std::vector<std::vector<ByteColumn>> columns = {};  // for Columns: each byte of a block once
 
-  bool operator==(const Codec&) const = default;
+  bool operator==(const PackCodec&) const = default;
   std::size_t planes() const noexcept;  // 1 … kMostPlanes
   bool needs_base() const noexcept { return kind == Kind::Delta16 || kind == Kind::Delta32; }
   // The original's bytes in every chunk but the last: about a MiB, whole blocks.
@@ -45,28 +45,29 @@ struct Codec {
 inline constexpr std::size_t kMostPlanes = 8;
 inline constexpr std::uint16_t kMostBlock = 1024;
 
-std::string_view name_of(Codec::Kind kind) noexcept;  // "bytes", "bf16", …
-std::uint16_t block_of(Codec::Kind kind) noexcept;  // bytes of an element; 1 for Plain and Columns
-std::optional<Codec::Kind> parse_codec_kind(std::string_view name) noexcept;
+std::string_view name_of(PackCodec::Kind kind) noexcept;  // "bytes", "bf16", …
+std::uint16_t block_of(
+    PackCodec::Kind kind) noexcept;  // bytes of an element; 1 for Plain and Columns
+std::optional<PackCodec::Kind> parse_codec_kind(std::string_view name) noexcept;
 // Why this is no codec: columns that leave their block, overlap, or forget a byte. From a file.
-std::optional<std::string> fault_in(const Codec& codec);
+std::optional<std::string> fault_in(const PackCodec& codec);
 
 // The planes worth trying for a type; Plain if there are none.
-Codec codec_for(DType dtype);
+PackCodec codec_for(DType dtype);
 // Its difference to a base; nullopt if there is none for this type.
-std::optional<Codec> delta_for(DType dtype);
+std::optional<PackCodec> delta_for(DType dtype);
 
 // One worker's.
 class Packer {
  public:
   // Appends codec.planes() frames to `out`, and their sizes. `base`: as many bytes as `chunk`, for
   // codecs that need one. `coders`: one for each plane.
-  void encode(const Codec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
+  void encode(const PackCodec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
               Buffer& out, std::vector<FrameSize>& sizes);
 
  private:
-  void encode_flat(const Codec& codec, Bytes chunk, Bytes base, const std::vector<Coder>& coders,
-                   Buffer& out, std::vector<FrameSize>& sizes);
+  void encode_flat(const PackCodec& codec, Bytes chunk, Bytes base,
+                   const std::vector<Coder>& coders, Buffer& out, std::vector<FrameSize>& sizes);
   FrameWriter frames_;
   Scratch scratch_;
 };
@@ -80,12 +81,12 @@ class Unpacker {
     explicit operator bool() const noexcept { return !text.empty(); }
   };
   // `frames` lie one after another in `stored`, with the sizes given. Fills `chunk`.
-  Fault decode(const Codec& codec, Bytes stored, std::span<const FrameSize> frames, Bytes base,
+  Fault decode(const PackCodec& codec, Bytes stored, std::span<const FrameSize> frames, Bytes base,
                FrameReader::Check check, MutableBytes chunk);
 
  private:
-  Fault decode_flat(const Codec& codec, Bytes stored, std::span<const FrameSize> frames, Bytes base,
-                    FrameReader::Check check, MutableBytes chunk);
+  Fault decode_flat(const PackCodec& codec, Bytes stored, std::span<const FrameSize> frames,
+                    Bytes base, FrameReader::Check check, MutableBytes chunk);
   FrameReader frames_;
   Scratch scratch_;
 };

@@ -103,7 +103,7 @@ std::vector<Set> sets() {
 
 // One chunk after another.
 struct Job {
-  Job(const Set& from, const Codec& with)
+  Job(const Set& from, const PackCodec& with)
       : set(from), codec(with), size(with.chunk_bytes()), chunks(from.bytes.size() / size) {
     coders.assign(codec.planes(), Coder::Huffman);
     std::vector<FrameSize> sizes;
@@ -135,7 +135,7 @@ struct Job {
   }
 
   const Set& set;
-  Codec codec;
+  PackCodec codec;
   std::size_t size, chunks;
   std::vector<Coder> coders;
   std::vector<Buffer> stored;
@@ -157,7 +157,7 @@ void check(const Job& job, Unpacker& unpacker) {
 }
 
 void measure(const Set& set) {
-  const Codec codec = set.base.empty() ? codec_for(set.dtype) : *delta_for(set.dtype);
+  const PackCodec codec = set.base.empty() ? codec_for(set.dtype) : *delta_for(set.dtype);
   Job job(set, codec);
   const std::size_t bytes = job.chunks * job.size;
   ZSTD_CCtx* const compressor = ZSTD_createCCtx();

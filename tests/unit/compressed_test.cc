@@ -418,7 +418,7 @@ TEST_CASE("compressed: an index says what it said when it was written", "[compre
   index.base = {{"b", 9, *parse_sha256(std::string(64, 'b'))}};
   Piece tensor;
   tensor.bytes = 20;
-  tensor.codec = {Codec::Kind::Columns, 3, {{{2, 1}, {0, 1}}, {{1, 1}}}};
+  tensor.codec = {PackCodec::Kind::Columns, 3, {{{2, 1}, {0, 1}}, {{1, 1}}}};
   tensor.first_frame = 1;
   tensor.tensor = "t\xc3\xa9";
   tensor.dtype = DType::Q4_0;
@@ -626,7 +626,7 @@ TEST_CASE("compressed: columns that are none are refused", "[compressed]") {
           R"({"offset":0,"bytes":10,"codec":"bf16","block":7,"planes":[[[0,1]]],"first_frame":0})",
           10),
       3);
-  CHECK(fixed.pieces[0].codec == Codec{Codec::Kind::Bf16, 2});
+  CHECK(fixed.pieces[0].codec == PackCodec{PackCodec::Kind::Bf16, 2});
 }
 
 TEST_CASE("compressed: a block of no bytes where there is no codec divides nothing",
@@ -635,7 +635,7 @@ TEST_CASE("compressed: a block of no bytes where there is no codec divides nothi
       R"({{"offset":0,"bytes":10,{},"block":0,"planes":[[[0,9]]],"same_as_base":true}})",
       tensor_members("t", 10));
   const PackIndex index = parse_pack_index(index_text(piece, 10, kBase), 1);
-  CHECK(index.pieces[0].codec == Codec{});
+  CHECK(index.pieces[0].codec == PackCodec{});
   CHECK(index.pieces[0].chunks() == 1);
 }
 

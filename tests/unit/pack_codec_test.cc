@@ -13,7 +13,7 @@ namespace wtool {
 namespace {
 
 using Check = FrameReader::Check;
-using How = Codec::Kind;
+using How = PackCodec::Kind;
 using U16s = std::vector<std::uint16_t>;
 
 Buffer bytes(std::initializer_list<unsigned> values) {
@@ -28,12 +28,12 @@ std::vector<DType> all_types() {
   return out;
 }
 // Every codec there is: of a type, its difference to a base, plain bytes.
-std::vector<Codec> all_codecs() {
-  std::vector<Codec> out{Codec{}};
+std::vector<PackCodec> all_codecs() {
+  std::vector<PackCodec> out{PackCodec{}};
   for (const DType t : all_types()) {
-    std::vector<Codec> of_type{codec_for(t)};
+    std::vector<PackCodec> of_type{codec_for(t)};
     if (auto delta = delta_for(t)) of_type.push_back(*delta);
-    for (Codec& c : of_type)
+    for (PackCodec& c : of_type)
       if (std::ranges::find(out, c) == out.end()) out.push_back(std::move(c));
   }
   return out;
@@ -76,7 +76,7 @@ struct Packed {
     return out;
   }
 };
-Packed encoded(const Codec& codec, const Buffer& chunk, const Buffer& base, Coder coder) {
+Packed encoded(const PackCodec& codec, const Buffer& chunk, const Buffer& base, Coder coder) {
   Packed out;
   Packer().encode(codec, chunk, codec.needs_base() ? base : Buffer{},
                   std::vector(codec.planes(), coder), out.stored, out.sizes);
@@ -89,7 +89,7 @@ Packed framed(const std::vector<Buffer>& planes) {
   for (const Buffer& p : planes) out.sizes.push_back(writer.append(Coder::Raw, p, out.stored));
   return out;
 }
-Unpacker::Fault decoded(const Codec& codec, const Packed& from, Bytes base, std::size_t n,
+Unpacker::Fault decoded(const PackCodec& codec, const Packed& from, Bytes base, std::size_t n,
                         Buffer& out, Check check = Check::Checksum) {
   const Fenced stored(from.stored), room(n);
   const auto fault =
@@ -99,7 +99,7 @@ Unpacker::Fault decoded(const Codec& codec, const Packed& from, Bytes base, std:
   return fault;
 }
 // The planes are accepted, and are this chunk.
-void check_planes(const Codec& codec, const Buffer& chunk, const std::vector<Buffer>& planes,
+void check_planes(const PackCodec& codec, const Buffer& chunk, const std::vector<Buffer>& planes,
                   const Buffer& base = {}) {
   for (const Coder coder : {Coder::Raw, Coder::Strong})
     CHECK(encoded(codec, chunk, base, coder).planes() == planes);
@@ -108,7 +108,7 @@ void check_planes(const Codec& codec, const Buffer& chunk, const std::vector<Buf
   CHECK(out == chunk);
 }
 // The planes are refused because of plane number `plane`.
-void check_refused(const Codec& codec, const std::vector<Buffer>& planes, std::size_t n,
+void check_refused(const PackCodec& codec, const std::vector<Buffer>& planes, std::size_t n,
                    std::size_t plane) {
   Buffer out;
   const Buffer base(n);
@@ -139,7 +139,7 @@ TEST_CASE("pack_codec: f32 has its lower bytes in planes of their own", "[pack_c
 
 TEST_CASE("pack_codec: columns are taken block by block, what is no block comes last",
           "[pack_codec]") {
-  const Codec codec{How::Columns, 5, {{{4, 1}, {0, 1}}, {{1, 3}}}};
+  const PackCodec codec{How::Columns, 5, {{{4, 1}, {0, 1}}, {{1, 3}}}};
   REQUIRE_FALSE(fault_in(codec));
   check_planes(codec, bytes({0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21}),
                {bytes({4, 0, 14, 10}), bytes({1, 2, 3, 11, 12, 13, 20, 21})});
@@ -161,7 +161,7 @@ TEST_CASE("pack_codec: differences are small ones, then those that are far away"
 TEST_CASE("pack_codec: every codec gives back every chunk", "[pack_codec]") {
   Packer packer;
   Unpacker unpacker;
-  for (const Codec& codec : all_codecs()) {
+  for (const PackCodec& codec : all_codecs()) {
     REQUIRE_FALSE(fault_in(codec));
     REQUIRE(codec.planes() >= 1);
     REQUIRE(codec.planes() <= kMostPlanes);
@@ -191,8 +191,9 @@ TEST_CASE("pack_codec: every codec gives back every chunk", "[pack_codec]") {
 TEST_CASE("pack_codec: chunks beyond 128 KiB are the same at every level, trusted or not",
           "[pack_codec]") {
   // Frames of several blocks, of which the raw ones are read in place, piece by piece.
-  for (const Codec& codec : {Codec{}, Codec{How::Bf16, 2}, Codec{How::F32, 4},
-                             Codec{How::Delta16, 2}, codec_for(DType::F16), codec_for(DType::Q4_0)})
+  for (const PackCodec& codec :
+       {PackCodec{}, PackCodec{How::Bf16, 2}, PackCodec{How::F32, 4}, PackCodec{How::Delta16, 2},
+        codec_for(DType::F16), codec_for(DType::Q4_0)})
     for (const std::size_t n : {std::size_t{262144}, std::size_t{530'001}, std::size_t{1} << 20})
       for (const Fill fill : {Fill::Noise, Fill::Weights}) {
         INFO(name_of(codec.kind) << ", " << n << " bytes, fill " << static_cast<int>(fill));
@@ -238,7 +239,7 @@ TEST_CASE("pack_codec: fields of ggml's blocks are where ggml-common.h has them"
   };
   for (const Fields& f : known) {
     INFO(name_of(f.type));
-    const Codec codec = codec_for(f.type);
+    const PackCodec codec = codec_for(f.type);
     REQUIRE(codec.kind == How::Columns);
     CHECK(codec.block == f.bytes);
     // Of each byte, which plane it is in; scales are apart from all else, high bytes from low.
@@ -279,7 +280,7 @@ TEST_CASE("pack_codec: numbers of several bytes are planes of them, others plain
                                     {DType::I64, 8u},
                                     {DType::U64, 8u},
                                     {DType::C128, 8u}}) {
-    const Codec codec = codec_for(type);
+    const PackCodec codec = codec_for(type);
     CHECK(codec.kind == How::Columns);
     CHECK(codec.block == width);
     REQUIRE(codec.planes() == width);
@@ -288,16 +289,16 @@ TEST_CASE("pack_codec: numbers of several bytes are planes of them, others plain
   }
   for (const DType type : {DType::Bool, DType::U8, DType::I8, DType::F8_E4M3, DType::F8_E5M2,
                            DType::F8_E8M0, DType::F4, DType::V1})
-    CHECK(codec_for(type) == Codec{});
-  CHECK(delta_for(DType::BF16) == Codec{How::Delta16, 2});
-  CHECK(delta_for(DType::F16) == Codec{How::Delta16, 2});
-  CHECK(delta_for(DType::F32) == Codec{How::Delta32, 4});
+    CHECK(codec_for(type) == PackCodec{});
+  CHECK(delta_for(DType::BF16) == PackCodec{How::Delta16, 2});
+  CHECK(delta_for(DType::F16) == PackCodec{How::Delta16, 2});
+  CHECK(delta_for(DType::F32) == PackCodec{How::Delta32, 4});
   for (const DType type : {DType::F64, DType::I8, DType::Q4_0, DType::F8_E4M3})
     CHECK_FALSE(delta_for(type));
 }
 
 TEST_CASE("pack_codec: chunks are whole blocks, as many as a MiB has room for", "[pack_codec]") {
-  CHECK(Codec{}.chunk_bytes() == 1048576);
+  CHECK(PackCodec{}.chunk_bytes() == 1048576);
   CHECK(codec_for(DType::BF16).chunk_bytes() == 1048576);
   CHECK(codec_for(DType::Q8_0).chunk_bytes() == 1048560);  // 30840 blocks of 34
   CHECK(codec_for(DType::Q2_K).chunk_bytes() == 1048572);  // 12483 of 84
@@ -350,7 +351,7 @@ TEST_CASE("pack_codec: columns that are no partition of the block are refused", 
 
 TEST_CASE("pack_codec: planes of another size, or with another number of exponents, are refused",
           "[pack_codec]") {
-  const Codec bf16{How::Bf16, 2};
+  const PackCodec bf16{How::Bf16, 2};
   const Buffer sm = bytes({0, 0x80, 0}), pairs = bytes({0x01, 0x0C}), rest = bytes({128, 0});
   Buffer out;
   REQUIRE_FALSE(decoded(bf16, framed({sm, pairs, rest}), {}, 6, out));
@@ -365,7 +366,7 @@ TEST_CASE("pack_codec: planes of another size, or with another number of exponen
   check_refused(bf16, {sm, pairs, bytes({128, 0})}, 7, 2);           // nothing for the odd byte
   check_refused({How::F32, 4}, {bytes({0}), bytes({0}), bytes({0, 0}), bytes({0}), bytes({1})}, 4,
                 2);
-  const Codec delta{How::Delta16, 2};
+  const PackCodec delta{How::Delta16, 2};
   REQUIRE_FALSE(
       decoded(delta, framed({bytes({255}), bytes({1}), bytes({1, 2})}), Buffer(3), 3, out));
   check_refused(delta, {bytes({255, 0}), bytes({1}), bytes({1, 2})}, 3, 0);
@@ -382,7 +383,7 @@ TEST_CASE("pack_codec: planes of another size, or with another number of exponen
 }
 
 TEST_CASE("pack_codec: sizes that are not the frames' are refused", "[pack_codec]") {
-  const Codec bf16{How::Bf16, 2};
+  const PackCodec bf16{How::Bf16, 2};
   const Buffer chunk = chunk_of(Fill::Weights, 600, 1);
   const Packed sound = encoded(bf16, chunk, {}, Coder::Huffman);
   Buffer out;
