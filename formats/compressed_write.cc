@@ -182,6 +182,7 @@ class Packing::Impl {
   std::vector<std::optional<Extent>> base_;
   std::vector<Found> found_;
   std::vector<std::optional<std::size_t>> same_as_;
+  std::vector<bool> known_;  // the piece has its digest already
   std::vector<std::vector<Coder>> coders_;
   PackIndex index_;
   std::vector<FrameSize> frames_;
@@ -295,6 +296,7 @@ void Packing::Impl::sample(const RunOptions& options) {
 // Tied tensors that are stored twice. What looks the same on the slices is compared whole.
 void Packing::Impl::find_duplicates(const RunOptions& options) {
   same_as_.assign(pieces_.size(), std::nullopt);
+  known_.assign(pieces_.size(), false);
   std::map<std::array<std::byte, 32>, std::vector<std::size_t>> alike;
   for (std::size_t i = 0; i < pieces_.size(); ++i)
     if (pieces_[i].tensor && !found_[i].same_as_base) alike[found_[i].digest.bytes].push_back(i);
@@ -313,7 +315,9 @@ void Packing::Impl::find_duplicates(const RunOptions& options) {
   for (std::size_t k = 0; k < order.size(); ++k) order[k] = k;
   std::ranges::sort(order, {}, [&](std::size_t k) { return suspects[k]; });
   for (const std::size_t k : order) {
-    const Piece& p = pieces_[suspects[k]];
+    Piece& p = pieces_[suspects[k]];
+    p.digest = digests[k];
+    known_[suspects[k]] = true;
     const auto [it, fresh] = first.try_emplace({digests[k].bytes, p.tensor_bytes}, suspects[k]);
     // Padding behind it would have no place.
     if (!fresh && p.bytes == p.tensor_bytes && pieces_[it->second].dtype == p.dtype)
@@ -508,8 +512,9 @@ const std::vector<Piece>& Packing::pieces() const noexcept {
 }
 std::vector<Extent> Packing::tensors() const {
   std::vector<Extent> out;
-  for (const Piece& p : impl_->pieces_)
-    if (p.tensor) out.push_back({impl_->file_, p.offset, p.tensor_bytes});
+  for (std::size_t i = 0; i < impl_->pieces_.size(); ++i)
+    if (const Piece& p = impl_->pieces_[i]; p.tensor && !impl_->known_[i])
+      out.push_back({impl_->file_, p.offset, p.tensor_bytes});
   return out;
 }
 
@@ -525,8 +530,8 @@ const PackIndex& Packing::finish(OutputSet& outputs, std::size_t number, const S
   index.bytes = impl_->file_->size();
   index.digest = original;
   std::size_t next = 0;
-  for (Piece& p : impl_->pieces_)
-    if (p.tensor) p.digest = tensors[next++];
+  for (std::size_t i = 0; i < impl_->pieces_.size(); ++i)
+    if (Piece& p = impl_->pieces_[i]; p.tensor && !impl_->known_[i]) p.digest = tensors[next++];
   index.pieces = impl_->pieces_;
   if (std::ranges::any_of(index.pieces, &Piece::needs_base)) index.base = std::move(base);
   std::vector<FrameSize>& frames = impl_->frames_;

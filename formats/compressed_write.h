@@ -39,7 +39,7 @@ class Packing {
   void choose(PackForm form);
 
   const std::vector<Piece>& pieces() const noexcept;
-  std::vector<Extent> tensors() const;  // whose digests finish() wants, in order
+  std::vector<Extent> tensors() const;  // whose digests finish() wants, in order; after sample()
 
   void add_to(Plan& plan, std::string name);
   // After execute(): appends the index and the table. `number`: of the file in the set. Returns
