@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "cli/common.h"

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "cli/inspect.h"

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <unistd.h>
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <numeric>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "cli/common.h"

@@ -5,10 +5,12 @@
 #include <string>
 #include <string_view>
 
-#include <CLI/CLI.hpp>
-
 #include "lib/engine/in_order.h"
 #include "lib/model/model.h"
+
+namespace CLI {
+class App;  // its header takes four seconds to compile: only files that declare options have it
+}
 
 namespace wtool {
 

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <thread>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <unistd.h>
 

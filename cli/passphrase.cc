@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <system_error>
 
+#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>

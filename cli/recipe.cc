@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "lib/trust/digest.h"

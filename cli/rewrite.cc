@@ -4,6 +4,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 

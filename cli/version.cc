@@ -1,3 +1,4 @@
+#include <CLI/Version.hpp>
 #include <fmt/format.h>
 
 #include "cli/common.h"
