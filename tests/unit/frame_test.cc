@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include "lib/base/error.h"
+#include "lib/pack/xxhash64.h"
 #include "tests/catch.h"
 #include "tests/unit/fenced.h"
 #include "tests/unit/golden.h"
@@ -316,6 +317,69 @@ TEST_CASE("frame: more than the largest frame is refused, but not of raw ones", 
   CHECK(zstd_decodes(out) == large);
   const FrameSize size = raw_frame_size(out);
   CHECK((size.stored == out.size() && size.content == large.size()));
+}
+
+TEST_CASE("frame: one filled piece by piece is the same as one written at once", "[frame]") {
+  // Of what makes no difference, of what is all equal, and of what is so but at its very end.
+  for (const std::size_t n : {std::size_t{0}, std::size_t{1}, std::size_t{32}, std::size_t{33},
+                              kPiece, kPiece + 1, 3 * kPiece, 3 * kPiece + 7})
+    for (const std::string_view kind :
+         {"noise", "zeros", "sevens", "but the last", "second piece"}) {
+      Buffer in = kind == "noise" ? content("noise", n)
+                                  : Buffer(n, kind == "zeros" ? std::byte{0} : std::byte{7});
+      if (kind == "but the last" && n > 0) in.back() = std::byte{8};
+      if (kind == "second piece")  // each piece is of one byte, but not the same
+        std::fill(in.begin() + static_cast<std::ptrdiff_t>(std::min(n, kPiece)), in.end(),
+                  std::byte{8});
+      INFO(kind << ", " << n << " bytes");
+      Buffer expected = bytes({1, 2, 3});
+      const FrameSize size = FrameWriter().append(Coder::Raw, in, expected);
+      append(expected, Bytes(bytes({4, 5, 6})));
+
+      Buffer out = bytes({1, 2, 3});
+      RawFrame frame(n, out);
+      append(out, Bytes(bytes({4, 5, 6})));  // moves when the frame becomes shorter
+      for (std::size_t i = 0; i * kPiece < n; ++i) {
+        std::copy_n(in.begin() + static_cast<std::ptrdiff_t>(i * kPiece),
+                    std::min(kPiece, n - i * kPiece), frame.piece(i));
+        frame.filled(i);
+      }
+      const FrameSize filled = frame.finish();
+      CHECK((filled.stored == size.stored && filled.content == n &&
+             filled.checksum == size.checksum));
+      REQUIRE(out == expected);
+      CHECK(zstd_decodes(Bytes(out).subspan(3, filled.stored)) == in);
+    }
+}
+
+TEST_CASE("frame: checksums are XXH64 as it is published, in pieces as at once", "[frame]") {
+  const auto digest = [](std::string_view text) {
+    XxHash64 c;
+    c.update(as_bytes(text));
+    return c.digest();
+  };
+  CHECK(digest("") == 0xEF46DB3751D8E999);
+  CHECK(digest("a") == 0xD24EC4F1A98C6E5B);
+  CHECK(digest("abc") == 0x44BC2CF5AD770999);
+  CHECK(digest("The quick brown fox jumps over the lazy dog") == 0x0B242D361FDA71BC);
+  // Of any length it is what the library puts behind its own frames.
+  ZSTD_CCtx* const context = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+  const Buffer all = content("noise", 1000);
+  for (std::size_t n = 0; n <= all.size(); n += n < 200 ? 1 : 37) {
+    Buffer frame(ZSTD_compressBound(n));
+    frame.resize(ZSTD_compress2(context, frame.data(), frame.size(), all.data(), n));
+    const auto expected = load<std::uint32_t>(Bytes(frame).last(4));
+    const Bytes part = Bytes(all).first(n);
+    CHECK(checksum_of(part) == expected);
+    for (const std::size_t step : {1, 7, 31, 32, 33, 100}) {
+      XxHash64 c;
+      for (std::size_t at = 0; at < n; at += step)
+        c.update(part.subspan(at, std::min(step, n - at)));
+      REQUIRE(c.low() == expected);
+    }
+  }
+  ZSTD_freeCCtx(context);
 }
 
 }  // namespace wtool
