@@ -248,8 +248,35 @@ def cli(wtool):
             yield bytes([which]) + data
 
 
+def compressed(wtool):
+    """Small models of many types in both forms, with tensors that are there twice, and as differences."""
+    chance = random.Random(2)
+
+    def bf16(n):
+        return b"".join(struct.pack("<f", chance.gauss(0, 0.02))[2:] for _ in range(n))
+
+    def f32(n):
+        return struct.pack(f"<{n}f", *(chance.gauss(0, 0.02) for _ in range(n)))
+
+    first = bf16(40)
+    base = {"a": ("BF16", [40], first), "b": ("F32", [17], f32(17)), "c": ("F16", [9], bytes(range(18))), "d": ("I8", [5], b"12345"),
+            "e": ("BF16", [40], first), "f": ("U8", [100], bytes(100)), "z": ("F32", [0], b"")}
+    tuned = dict(base, a=("BF16", [40], bytes(x ^ (i % 10 == 0) for i, x in enumerate(first))), b=("F32", [17], f32(17)))
+    models = [file(base), file(tuned), file({"one": ("BF16", [300], bf16(300))}), file({"one": ("F32", [200], f32(200))}), file({})]
+    models += [data for i, data in enumerate(gguf(None)) if i % 20 == 0]
+    with tempfile.TemporaryDirectory() as folder:
+        at = pathlib.Path(folder)
+        (at / "base").write_bytes(models[0])
+        for i, model in enumerate(models if wtool else []):
+            (at / "m").write_bytes(model)
+            for options in (["--plain"], ["--planes"], ["--base", at / "base"]):
+                done = subprocess.run([wtool, "compress", at / "m", *options, "-f", "-o", at / "out"], capture_output=True)
+                if done.returncode == 0:
+                    yield (at / "out").read_bytes()
+
+
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "manifest": manifest, "rules": rules, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "compressed": compressed, "manifest": manifest, "rules": rules, "cli": cli}
 
 
 def seed(target, folder, wtool=None):

@@ -51,7 +51,8 @@ void mutate_weights(std::string& data, Mutation& how);
 
 void mutate_safetensors(std::string& data, Mutation& how);
 void mutate_gguf(std::string& data, Mutation& how);
-void mutate_json(std::string& data, Mutation& how);    // a text that is mostly JSON
-void mutate_folder(std::string& data, Mutation& how);  // parts: JSON texts and weights
+void mutate_compressed(std::string& data, Mutation& how);  // frames, index and table
+void mutate_json(std::string& data, Mutation& how);        // a text that is mostly JSON
+void mutate_folder(std::string& data, Mutation& how);      // parts: JSON texts and weights
 
 }  // namespace wtool::fuzz
