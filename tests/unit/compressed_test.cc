@@ -155,14 +155,15 @@ Buffer safetensors(const std::vector<Part>& parts) {
   return out;
 }
 // Several chunks, types, a tensor that is there twice, one without bytes.
-std::vector<Part> a_model() {
-  return {{"a", "BF16", "[600000]", weights(600000, 2, 1)},
-          {"b", "F32", "[300001]", weights(300001, 4, 2)},
-          {"c", "F16", "[1000]", noise(2000, 3)},
-          {"none", "F32", "[0]", {}},
-          {"d", "I8", "[77]", noise(77, 4)},
-          {"e", "BF16", "[600000]", weights(600000, 2, 1)},
-          {"f", "U8", "[5000]", Buffer(5000, std::byte{9})}};
+const std::vector<Part>& a_model() {
+  static const std::vector<Part> model{{"a", "BF16", "[600000]", weights(600000, 2, 1)},
+                                       {"b", "F32", "[300001]", weights(300001, 4, 2)},
+                                       {"c", "F16", "[1000]", noise(2000, 3)},
+                                       {"none", "F32", "[0]", {}},
+                                       {"d", "I8", "[77]", noise(77, 4)},
+                                       {"e", "BF16", "[600000]", weights(600000, 2, 1)},
+                                       {"f", "U8", "[5000]", Buffer(5000, std::byte{9})}};
+  return model;
 }
 // Near the model, as what was trained further.
 std::vector<Part> its_base() {

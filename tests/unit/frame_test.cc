@@ -124,10 +124,10 @@ TEST_CASE("frame: every size and coder gives a frame that zstd itself decodes", 
   for (const std::size_t n :
        {std::size_t{0}, std::size_t{1}, std::size_t{31}, std::size_t{32}, std::size_t{33},
         std::size_t{1000}, kPiece - 1, kPiece, kPiece + 1, 2 * kPiece + 17, kMostFrameBytes})
-    for (const std::string_view kind : kKinds)
+    for (const std::string_view kind : kKinds) {
+      const Buffer in = content(kind, n);
       for (const Coder coder : kCoders) {
         INFO(kind << ", " << n << " bytes, " << name_of(coder));
-        const Buffer in = content(kind, n);
         Buffer out = bytes({1, 2, 3});
         const FrameSize size = writer.append(coder, in, out);
         REQUIRE(Buffer(out.begin(), out.begin() + 3) == bytes({1, 2, 3}));
@@ -144,6 +144,7 @@ TEST_CASE("frame: every size and coder gives a frame that zstd itself decodes", 
         }
         if (n <= kPiece + 1) CHECK(frame_of(coder, in) == frame);  // a writer remembers nothing
       }
+    }
 }
 
 TEST_CASE("frame: each coder does what it is for", "[frame]") {
