@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 
 #include <CLI/CLI.hpp>
@@ -169,7 +170,7 @@ Packed pack_file(const SourcePtr& file, const Base& base, const Options& o, cons
   out.from = file->name();
   out.to = name;
   out.bytes = file->size();
-  Packing packing(file, catalog, base.model ? &base.model->catalog : nullptr);
+  Packing packing(file, catalog, base.model ? &base.model->catalog : nullptr, base.files);
   {
     Progress progress(*context.common, "sampling " + name, "tensors");
     RunOptions run = context.run;
@@ -198,16 +199,32 @@ Packed pack_file(const SourcePtr& file, const Base& base, const Options& o, cons
   progress.done();
   const std::vector<Sha256> found = digests.get();
   out.digest = found[0];
-  packing.finish(*outputs, number, found[0], std::span(found).subspan(1), base.files);
+  packing.finish(*outputs, number, found[0], std::span(found).subspan(1));
   file->check_unchanged();
   out.stored = outputs->written(number)->size();
   out.rows = rows_of(packing, false);
   return out;
 }
 
+// Before any work. A single tensor is enough: layers are added, vocabularies grow.
+void check_base(const Base& base, const Input& input, const Options& o, const Context& context) {
+  if (!base.model) return;
+  for (const SourcePtr& file : input.files) {
+    Diagnostics faults;
+    const Catalog catalog = read_catalog(file, context.registry, faults);
+    for (const TensorEntry& t : catalog.entries())
+      if (counterpart(t, base.model->catalog)) return;
+  }
+  throw Error(Fault::Usage,
+              fmt::format("no tensor of {} is in it with the same type and shape", quoted(o.path)))
+      .in(o.base)
+      .hint("'wtool diff' shows what two models have in common");
+}
+
 Outcome pack(const Options& o, const Context& context) {
   const Input input = open_input_files(o, context);
   const Base base = open_base(o, context);
+  check_base(base, input, o, context);
   Outcome out;
   out.to = target_of(o, input.folder);
   out.folder = input.folder;
@@ -222,9 +239,18 @@ Outcome pack(const Options& o, const Context& context) {
                     : out.to == "-" ? OutputSet::Kind::Stdout
                                     : OutputSet::Kind::File,
                     o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
-  for (const SourcePtr& file : input.files) {
-    const std::string name =
-        input.folder ? name_within(o.path, file->name()) + std::string(kSuffix) : out.to;
+  std::vector<std::string> names;
+  for (const SourcePtr& file : input.files)
+    names.push_back(input.folder ? name_within(o.path, file->name()) + std::string(kSuffix)
+                                 : out.to);
+  if (outputs) {
+    std::vector<std::string> all = names;
+    for (const SideFile& s : input.side) all.push_back(s.name);
+    outputs->expect(std::move(all));
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const SourcePtr& file = input.files[i];
+    const std::string& name = names[i];
     out.files.push_back(pack_file(file, base, o, context, outputs ? &*outputs : nullptr, name));
     out.bytes += out.files.back().bytes;
     out.stored += out.files.back().stored;

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <filesystem>
+#include <functional>
+#include <iterator>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -280,7 +282,8 @@ std::optional<DType> wanted_dtype(const Options& o) {
 
 // Tensors as they are stored, or as floats, into any format.
 ExitCode write_tensors(const Opened& opened, const std::vector<bool>& wanted, const Options& o,
-                       const std::string& to, const Context& context) {
+                       const std::string& to, const Context& context,
+                       const std::vector<std::string>& lost = {}) {
   RewriteOptions how;
   how.input.path = o.path;
   how.output = o.output;
@@ -303,8 +306,10 @@ ExitCode write_tensors(const Opened& opened, const std::vector<bool>& wanted, co
     for (const std::uint32_t part : model.parts_of(model.tensors[i]))
       add_copy(job, model.catalog.entries()[part]);
   }
+  for (const std::string& line : lost) job.remarks.push_back(std::string(kWarning) + line);
   Finish as;
   as.verb = "convert";
+  as.incomplete = !lost.empty();
   return finish(job, how, context, as);
 }
 
@@ -346,7 +351,7 @@ ExitCode rescue(const Options& o, const Context& context) {
   const Opened opened = open_as_model(o, context);
   const Model& model = *opened.model;
   std::vector<bool> whole(model.tensors.size(), true);
-  std::size_t lost = 0;
+  std::vector<std::string> lost;
   RunOptions run = context.run;
   Progress progress(*context.common, "looking for damage", "tensors");
   const auto tell = progress.callback();
@@ -355,17 +360,17 @@ ExitCode rescue(const Options& o, const Context& context) {
         check_tensor(opened, model.catalog.entries()[part], run);
       } catch (const Error& e) {
         if (e.fault() != Fault::BadFile) throw;
-        warn(printable(fmt::format("lost: {}", e.what())));
+        lost.push_back(fmt::format("lost: {}", e.what()));
+        warn(printable(lost.back()));
         whole[i] = false;
       }
-    lost += !whole[i];
     if (tell) tell(i + 1, model.tensors.size());
   }
   progress.done();
-  if (lost == model.tensors.size())
+  if (std::ranges::none_of(whole, std::identity{}))
     throw Error(Fault::BadFile, "holds no intact tensor: there is nothing to salvage").in(o.path);
-  const ExitCode code = write_tensors(opened, whole, o, o.salvage, context);
-  return lost == 0 ? code : worst(code, ExitCode::No);
+  const ExitCode code = write_tensors(opened, whole, o, o.salvage, context, lost);
+  return lost.empty() ? code : worst(code, ExitCode::No);
 }
 
 ExitCode run(const Options& o, const Context& context) {

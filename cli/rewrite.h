@@ -109,6 +109,7 @@ struct Finish {
   std::vector<Gate> gates;
   std::string quantization;       // quantization_config as JSON text, or ""
   bool keep = false;              // what fails a gate is written all the same
+  bool incomplete = false;        // something is missing that cannot be had: the answer is no
   FindingsOptions findings = {};  // of the gates
 };
 // The columns of its reports: what a gate can speak of.

@@ -340,7 +340,8 @@ void print_outcome(const Outcome& o, bool verbose) {
 void write_outcome_json(const Outcome& o, std::function<void(std::string_view)> sink) {
   const Totals t = totals_of(o.job);
   JsonWriter w(std::move(sink));
-  w.begin_document(fmt::format("wtool.{}/1", o.how.verb), all_passed(o.gates), {o.job.model->path});
+  w.begin_document(fmt::format("wtool.{}/1", o.how.verb), all_passed(o.gates) && !o.how.incomplete,
+                   {o.job.model->path});
   w.member("dry_run", o.dry_run);
   w.key("output");
   w.begin_object();

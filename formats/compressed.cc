@@ -28,7 +28,30 @@ std::string place_of(const Piece& p) {
   return p.tensor ? "tensor " + quoted(*p.tensor) : fmt::format("bytes from {} on", p.offset);
 }
 
+// Frames have checksums, and the table says the same of them.
+Unpacker::Fault check_checksums(Bytes stored, std::span<const FrameSize> frames) {
+  constexpr std::size_t kDescriptor = 4;  // RFC 8878 3.1.1.1.1
+  constexpr unsigned kHasChecksum = 4;
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    const Bytes frame = stored.first(frames[i].stored);
+    stored = stored.subspan(frame.size());
+    if (frame.size() <= kDescriptor + 4 ||
+        (static_cast<unsigned>(frame[kDescriptor]) & kHasChecksum) == 0)
+      return {i, "has no checksum"};
+    if (const auto own = load<std::uint32_t>(frame.last(4)); own != frames[i].checksum)
+      return {i, fmt::format("its checksum is {:08x}, but the table says {:08x}", own,
+                             frames[i].checksum)};
+  }
+  return {};
+}
+
 }  // namespace
+
+std::uint64_t bytes_beyond_base(std::span<const Piece> pieces) noexcept {
+  std::uint64_t sum = 0;
+  for (const Piece& p : pieces) sum += p.same_as_base ? 0 : p.bytes;
+  return sum;
+}
 
 struct CompressedFile::Worker {
   Unpacker unpacker;
@@ -53,9 +76,10 @@ CompressedFile::CompressedFile(SourcePtr file) : file_(std::move(file)) {
     std::string text(size - kSkippableHead, '\0');
     file_->read(at + kSkippableHead, std::as_writable_bytes(std::span(text)));
     index_ = parse_pack_index(std::move(text), table_.frames.size() - 1);
-    if (index_.bytes / kMostExpansion > file_->size())
+    const std::uint64_t claimed = bytes_beyond_base(index_.pieces);
+    if (claimed / kMostExpansion > file_->size())
       throw Error(Fault::BadFile, fmt::format("claims {} bytes from {}: more than {} times as many",
-                                              index_.bytes, file_->size(), kMostExpansion));
+                                              claimed, file_->size(), kMostExpansion));
   } catch (Error& e) {
     e.in(file_->name());
     throw;
@@ -87,7 +111,6 @@ Extent CompressedFile::base_of(const Piece& piece) const {
                 fmt::format("is the difference to {}: its values need that file",
                             index_.base.empty() ? "a base" : quoted(index_.base[0].name)))
         .in(place_of(piece))
-        .in(name())
         .hint("'wtool decompress --base FILE' restores the model");
   return *base_[i];
 }
@@ -102,14 +125,21 @@ std::uint64_t CompressedFile::stored_bytes(const Piece& piece) const noexcept {
 
 void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader::Check check,
                             MutableBytes out) const {
-  if (piece.same_as) {
-    const Piece& other = index_.pieces[*piece.same_as];
-    if (other.chunk_size(chunk) == out.size()) return decode(other, chunk, check, out);
-    Buffer whole(other.chunk_size(chunk));  // padding follows there
-    decode(other, chunk, check, whole);
+  const Piece& stored = piece.same_as ? index_.pieces[*piece.same_as] : piece;
+  try {
+    if (stored.chunk_size(chunk) == out.size()) return decode_stored(stored, chunk, check, out);
+    Buffer whole(stored.chunk_size(chunk));  // padding follows there
+    decode_stored(stored, chunk, check, whole);
     std::ranges::copy(Bytes(whole).first(out.size()), out.begin());
-    return;
+  } catch (Error& e) {
+    if (piece.same_as) e.in(place_of(piece) + " is stored as another");
+    e.in(name());
+    throw;
   }
+}
+
+void CompressedFile::decode_stored(const Piece& piece, std::uint64_t chunk,
+                                   FrameReader::Check check, MutableBytes out) const {
   const std::uint64_t at = chunk * piece.codec.chunk_bytes();
   if (piece.same_as_base) {
     const Extent base = base_of(piece);
@@ -134,8 +164,7 @@ void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader
   if (stored > out.size() + out.size() / 8 + planes * 1024)
     throw Error(Fault::BadFile, fmt::format("frames {} to {} take {} bytes for {}", first,
                                             first + planes - 1, stored, out.size()))
-        .in(place_of(piece))
-        .in(name());
+        .in(place_of(piece));
   worker->stored.resize(stored);
   file_->read(table_.offsets[first], worker->stored);
   Bytes base;
@@ -148,7 +177,13 @@ void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader
     from.source->read(from.offset + at, MutableBytes(worker->base).first(n));
     base = worker->base;
   }
-  const auto fault = worker->unpacker.decode(piece.codec, worker->stored, frames, base, check, out);
+  const auto unpack = [&](FrameReader::Check how) {
+    return worker->unpacker.decode(piece.codec, worker->stored, frames, base, how, out);
+  };
+  auto fault = check_checksums(worker->stored, frames);
+  if (!fault) fault = unpack(check);
+  if (fault && check == FrameReader::Check::Trust)  // which frame is it really?
+    if (auto checked = unpack(FrameReader::Check::Checksum)) fault = std::move(checked);
   {
     const std::scoped_lock lock(mutex_);
     workers_.push_back(std::move(worker));
@@ -158,7 +193,6 @@ void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader
                 fmt::format("frame {} at byte {} is damaged: {}", first + fault.frame,
                             table_.offsets[first + fault.frame], fault.text))
         .in(place_of(piece))
-        .in(name())
         .hint("'wtool decompress --salvage' keeps the tensors that are whole");
 }
 
@@ -207,6 +241,13 @@ void CompressedFile::read(std::uint64_t offset, MutableBytes out) const {
     offset += n;
     if (offset == p.offset + p.bytes) ++it;
   }
+}
+
+std::uint64_t end_of_head(const Source& source) noexcept {
+  const auto* const file = dynamic_cast<const CompressedFile*>(&source);
+  if (!file) return source.size();
+  const std::vector<Piece>& pieces = file->index().pieces;
+  return pieces.empty() || pieces[0].tensor ? source.size() : pieces[0].bytes;
 }
 
 std::shared_ptr<CompressedFile> open_compressed(const SourcePtr& file) {

@@ -2,6 +2,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -67,13 +68,16 @@ struct PackIndex {
 // `frames` frames.
 std::string to_json(const PackIndex& index);
 PackIndex parse_pack_index(std::string text, std::size_t frames);
+std::string to_json(std::span<const BaseFile> base);  // the list of them alone
 // The codec alone, as the index and the safetensors file of planes give it: members of an object.
 std::string codec_members(const PackCodec& codec);
 
 inline constexpr unsigned kIndexKind = 7;                                   // 0x184D2A57
 inline constexpr std::uint64_t kMostIndexBytes = std::uint64_t{128} << 20;  // 250 bytes a tensor
 // More than any file of zeros needs; less than what names the same gigabyte thousands of times.
+// What is in the base does not count: whoever restores it has as many bytes already.
 inline constexpr std::uint64_t kMostExpansion = std::uint64_t{1} << 16;
+std::uint64_t bytes_beyond_base(std::span<const Piece> pieces) noexcept;
 
 // A compressed file seen as the original. Reads decode the chunks they touch, whose checksums are
 // checked, and keep the last few.
@@ -111,6 +115,9 @@ class CompressedFile final : public Source {
   };
   std::shared_ptr<const Buffer> chunk_of(std::size_t piece, std::uint64_t chunk) const;
   Extent base_of(const Piece& piece) const;
+  // Of a piece that is no reference to another. Errors lack the file's name.
+  void decode_stored(const Piece& piece, std::uint64_t chunk, FrameReader::Check check,
+                     MutableBytes out) const;
 
   SourcePtr file_;
   SeekTable table_;
@@ -121,6 +128,10 @@ class CompressedFile final : public Source {
   mutable std::vector<std::unique_ptr<Worker>> workers_;  // idle ones
   mutable std::vector<Cached> cache_;                     // the latest last
 };
+
+// Up to where it is free to read more than is needed, for want of knowing where a header ends: from
+// a compressed file just to its first tensor, which may be damaged, or need a base.
+std::uint64_t end_of_head(const Source& source) noexcept;
 
 // Adds a file and the step that fills it with the original's bytes. Whoever runs the plan compares
 // the digest of what was written with index().digest: nothing else is checked.

@@ -8,6 +8,7 @@
 #include "lib/base/error.h"
 #include "lib/base/json_reader.h"
 #include "lib/base/text.h"
+#include "lib/base/utf8.h"
 
 namespace wtool {
 namespace {
@@ -17,8 +18,14 @@ constexpr std::string_view kSchema = "wtool.compressed/1";
 Error broken(std::string text) {
   return Error(Fault::BadFile, std::move(text)).in("index");
 }
-std::string json(std::string_view text) {
-  std::string out;
+// A file's name may be any bytes; JSON is UTF-8.
+std::string json(std::string_view name) {
+  std::string text, out;
+  while (!name.empty()) {
+    const CodePoint c = next_code_point(name);
+    text += c.valid ? name.substr(0, c.length) : std::string_view("\xEF\xBF\xBD");
+    name.remove_prefix(c.length);
+  }
   append_json(out, text);
   return out;
 }
@@ -224,15 +231,18 @@ class Parser {
     if (!coded && !p.tensor) throw fail("is no tensor and has no codec");
     if (p.same_as_base && p.tensor_bytes != p.bytes) throw fail("has more bytes than its tensor");
     if (!coded) p.codec = {};  // a block of 0 bytes, say, is nobody's
+    if (p.tensor && !by_name_.emplace(*p.tensor, out_.pieces.size() - 1).second)
+      throw fail("is in two pieces");
     if (wanted.same_as) return refer(p, *wanted.same_as, fail);
     if (coded) frames(p, wanted, fail);
-    if (p.tensor) by_name_.emplace(*p.tensor, out_.pieces.size() - 1);
   }
   void refer(Piece& p, const std::string& name, auto&& fail) {
     const auto it = by_name_.find(name);
-    if (it == by_name_.end())
+    if (it == by_name_.end() || name == *p.tensor)
       throw fail(fmt::format("same as {}, which does not come before it", quoted(name)));
     const Piece& other = out_.pieces[it->second];
+    if (other.same_as)
+      throw fail(fmt::format("same as {}, which is itself the same", quoted(name)));
     if (other.tensor_bytes != p.bytes || p.tensor_bytes != p.bytes)
       throw fail(fmt::format("{} bytes, but the same as {} of {}", p.bytes, quoted(name),
                              other.tensor_bytes));
@@ -298,18 +308,20 @@ std::string codec_members(const PackCodec& codec) {
   return out + ']';
 }
 
+std::string to_json(std::span<const BaseFile> base) {
+  std::string out = "[";
+  for (std::size_t i = 0; i < base.size(); ++i)
+    out += fmt::format("{}{{\"name\":{},\"bytes\":{},\"sha256\":\"{}\"}}", i == 0 ? "" : ",",
+                       json(base[i].name), base[i].bytes, base[i].digest.hex());
+  return out + ']';
+}
+
 std::string to_json(const PackIndex& index) {
   std::string out = fmt::format(
       "{{\"schema\":\"{}\",\"form\":\"{}\",\"source\":{{\"name\":{},\"bytes\":{},\"sha256\":\"{}\"}"
       "}",
       kSchema, name_of(index.form), json(index.name), index.bytes, index.digest.hex());
-  if (!index.base.empty()) {
-    out += ",\"base\":[";
-    for (std::size_t i = 0; i < index.base.size(); ++i)
-      out += fmt::format("{}{{\"name\":{},\"bytes\":{},\"sha256\":\"{}\"}}", i == 0 ? "" : ",",
-                         json(index.base[i].name), index.base[i].bytes, index.base[i].digest.hex());
-    out += ']';
-  }
+  if (!index.base.empty()) out += ",\"base\":" + to_json(index.base);
   out += ",\"pieces\":[";
   for (std::size_t i = 0; i < index.pieces.size(); ++i) {
     out += i == 0 ? "\n" : ",\n";

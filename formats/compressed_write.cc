@@ -136,19 +136,27 @@ std::vector<PackCodec> candidates(const Piece& piece, bool base) {
 
 }  // namespace
 
+const TensorEntry* counterpart(const TensorEntry& tensor, const Catalog& base) {
+  const TensorEntry* const t = base.find(tensor.name);
+  return t && t->dtype == tensor.dtype && std::ranges::equal(t->shape, tensor.shape) &&
+                 t->bytes == tensor.bytes && t->big_endian == tensor.big_endian &&
+                 t->column_major == tensor.column_major
+             ? t
+             : nullptr;
+}
+
 class Packing::Impl {
  public:
-  Impl(SourcePtr file, const Catalog& catalog, const Catalog* base)
-      : file_(std::move(file)), pieces_(cut(catalog, file_->size())) {
+  Impl(SourcePtr file, const Catalog& catalog, const Catalog* base,
+       std::vector<BaseFile> base_files)
+      : file_(std::move(file)),
+        pieces_(cut(catalog, file_->size())),
+        base_files_(std::move(base_files)) {
     base_.resize(pieces_.size());
     for (std::size_t i = 0; base && i < pieces_.size(); ++i) {
-      const Piece& p = pieces_[i];
-      const TensorEntry* t = p.tensor ? base->find(*p.tensor) : nullptr;
-      const TensorEntry* mine = p.tensor ? catalog.find(*p.tensor) : nullptr;
-      if (t && mine && t->dtype == p.dtype && std::ranges::equal(t->shape, p.shape) &&
-          t->bytes == p.tensor_bytes && t->big_endian == mine->big_endian &&
-          t->column_major == mine->column_major)
-        base_[i] = base->extent(*t);
+      const TensorEntry* mine = pieces_[i].tensor ? catalog.find(*pieces_[i].tensor) : nullptr;
+      const TensorEntry* other = mine ? counterpart(*mine, *base) : nullptr;
+      if (other) base_[i] = base->extent(*other);
     }
   }
 
@@ -157,6 +165,8 @@ class Packing::Impl {
 
   void sample(const RunOptions& options);
   void find_duplicates(const RunOptions& options);
+  void drop_unbelievable();
+  PackEstimate estimate_of(std::size_t piece) const;
   Found look(std::size_t piece) const;
   std::vector<Slice> slices_of(std::size_t piece) const;
   bool equals_base(std::size_t piece) const;
@@ -180,6 +190,7 @@ class Packing::Impl {
   SourcePtr file_;
   std::vector<Piece> pieces_;
   std::vector<std::optional<Extent>> base_;
+  std::vector<BaseFile> base_files_;
   std::vector<Found> found_;
   std::vector<std::optional<std::size_t>> same_as_;
   std::vector<bool> known_;  // the piece has its digest already
@@ -323,6 +334,30 @@ void Packing::Impl::find_duplicates(const RunOptions& options) {
     if (!fresh && p.bytes == p.tensor_bytes && pieces_[it->second].dtype == p.dtype)
       same_as_[suspects[k]] = it->second;
   }
+  drop_unbelievable();
+}
+
+// Many large tensors that are tied and nearly empty: what refers to them would be more than readers
+// take from a file so small.
+void Packing::Impl::drop_unbelievable() {
+  std::uint64_t claimed = 0, stored = 0;
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    if (found_[i].same_as_base) continue;
+    claimed += pieces_[i].bytes;
+    stored += estimate_of(i).planes;
+  }
+  if (claimed / kMostExpansion >= stored / 2) same_as_.assign(pieces_.size(), std::nullopt);
+}
+
+PackEstimate Packing::Impl::estimate_of(std::size_t piece) const {
+  const Found& f = found_[piece];
+  const auto whole = [&](std::uint64_t sampled) {
+    return static_cast<std::uint64_t>(static_cast<double>(sampled) /
+                                      static_cast<double>(f.sampled) *
+                                      static_cast<double>(pieces_[piece].bytes));
+  };
+  const bool free = f.same_as_base || same_as_[piece];
+  return {whole(f.plain), free ? 0 : whole(f.planes)};
 }
 
 void Packing::Impl::choose(PackForm form) {
@@ -341,6 +376,8 @@ void Packing::Impl::choose(PackForm form) {
       coders_[i] = {f.plain_coder};
     if (p.same_as) p.codec = pieces_[*p.same_as].codec;
   }
+  index_.base.clear();
+  if (std::ranges::any_of(pieces_, &Piece::needs_base)) index_.base = base_files_;
 }
 
 // ---- Packing
@@ -446,8 +483,13 @@ std::string Packing::Impl::planes_header(bool final) const {
   std::string out = fmt::format(
       "{{\"__metadata__\":{{\"wtool.compressed\":\"1\",\"wtool.chunk\":\"{}\",\"wtool.bytes\":\"{}"
       "\","
-      "\"wtool.sha256\":\"{}\",\"wtool.pieces\":",
+      "\"wtool.sha256\":\"{}\"",
       PackCodec{}.chunk_bytes(), file_->size(), index_.digest.hex());
+  if (!index_.base.empty()) {
+    out += ",\"wtool.base\":";
+    append_json(out, to_json(index_.base));
+  }
+  out += ",\"wtool.pieces\":";
   append_json(out, list + "]");
   return out + "}" + tensors + "}";
 }
@@ -467,8 +509,9 @@ Buffer Packing::Impl::planes_frame(bool final) const {
   return out;
 }
 
-Packing::Packing(SourcePtr file, const Catalog& catalog, const Catalog* base)
-    : impl_(std::make_unique<Impl>(std::move(file), catalog, base)) {}
+Packing::Packing(SourcePtr file, const Catalog& catalog, const Catalog* base,
+                 std::vector<BaseFile> base_files)
+    : impl_(std::make_unique<Impl>(std::move(file), catalog, base, std::move(base_files))) {}
 Packing::~Packing() = default;
 
 void Packing::sample(const RunOptions& options) {
@@ -477,16 +520,7 @@ void Packing::sample(const RunOptions& options) {
 
 std::vector<PackEstimate> Packing::estimates() const {
   std::vector<PackEstimate> out;
-  for (std::size_t i = 0; i < impl_->pieces_.size(); ++i) {
-    const Found& f = impl_->found_[i];
-    const auto whole = [&](std::uint64_t sampled) {
-      return static_cast<std::uint64_t>(static_cast<double>(sampled) /
-                                        static_cast<double>(f.sampled) *
-                                        static_cast<double>(impl_->pieces_[i].bytes));
-    };
-    const bool free = f.same_as_base || impl_->same_as_[i];
-    out.push_back({whole(f.plain), free ? 0 : whole(f.planes)});
-  }
+  for (std::size_t i = 0; i < impl_->pieces_.size(); ++i) out.push_back(impl_->estimate_of(i));
   return out;
 }
 PackEstimate Packing::estimate() const {
@@ -524,7 +558,7 @@ void Packing::add_to(Plan& plan, std::string name) {
 }
 
 const PackIndex& Packing::finish(OutputSet& outputs, std::size_t number, const Sha256& original,
-                                 std::span<const Sha256> tensors, std::vector<BaseFile> base) {
+                                 std::span<const Sha256> tensors) {
   PackIndex& index = impl_->index_;
   index.name = name_of_file(impl_->file_->name());
   index.bytes = impl_->file_->size();
@@ -533,7 +567,6 @@ const PackIndex& Packing::finish(OutputSet& outputs, std::size_t number, const S
   for (std::size_t i = 0; i < impl_->pieces_.size(); ++i)
     if (Piece& p = impl_->pieces_[i]; p.tensor && !impl_->known_[i]) p.digest = tensors[next++];
   index.pieces = impl_->pieces_;
-  if (std::ranges::any_of(index.pieces, &Piece::needs_base)) index.base = std::move(base);
   std::vector<FrameSize>& frames = impl_->frames_;
   if (index.form == PackForm::Planes) {
     const Buffer head = impl_->planes_frame(true);

@@ -14,6 +14,10 @@ struct PackEstimate {
   std::uint64_t plain = 0, planes = 0;
 };
 
+// The tensor of the base that differences are to: of the same name, type, shape and order of bytes.
+// Null if there is none.
+const TensorEntry* counterpart(const TensorEntry& tensor, const Catalog& base);
+
 // One weight file on its way to become a compressed one:
 //
 //   Packing packing(file, catalog, base);
@@ -23,9 +27,10 @@ struct PackEstimate {
 //   packing.finish(outputs, number, digest, digests);
 class Packing {
  public:
-  // `catalog` describes `file` and nothing else; `base`, which may be null, is any model. All of
-  // them must outlive this.
-  Packing(SourcePtr file, const Catalog& catalog, const Catalog* base);
+  // `catalog` describes `file` and nothing else; `base`, which may be null, is any model, and
+  // `base_files` its files. The catalogs must outlive this.
+  Packing(SourcePtr file, const Catalog& catalog, const Catalog* base,
+          std::vector<BaseFile> base_files);
   ~Packing();
   Packing(const Packing&) = delete;
   Packing& operator=(const Packing&) = delete;
@@ -45,7 +50,7 @@ class Packing {
   // After execute(): appends the index and the table. `number`: of the file in the set. Returns
   // what was written.
   const PackIndex& finish(OutputSet& outputs, std::size_t number, const Sha256& original,
-                          std::span<const Sha256> tensors, std::vector<BaseFile> base);
+                          std::span<const Sha256> tensors);
   std::uint64_t stored_bytes(const Piece& piece) const;  // after execute()
 
  private:

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 
+#include "formats/compressed.h"
 #include "lib/model/source.h"
 
 namespace wtool {
@@ -13,13 +14,13 @@ namespace wtool {
 class Cursor {
  public:
   Cursor(const Source& source, std::size_t window)
-      : source_(source), size_(source.size()), most_(window) {}
+      : source_(source), size_(source.size()), head_(end_of_head(source)), most_(window) {}
 
   std::uint64_t at() const noexcept { return begin_ + used_; }
   std::uint64_t left() const noexcept { return size_ - at(); }
 
   Bytes take(std::size_t n) {  // at most the window; valid until the next call
-    if (window_.size() - used_ < n) refill();
+    if (window_.size() - used_ < n) refill(n);
     const Bytes out = Bytes(window_).subspan(used_, n);
     used_ += n;
     return out;
@@ -47,15 +48,16 @@ class Cursor {
   }
 
  private:
-  void refill() {
+  void refill(std::size_t wanted) {
     begin_ = at();
     used_ = 0;
-    window_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(most_, size_ - begin_)));
+    const std::uint64_t ahead = begin_ + wanted < head_ ? head_ - begin_ : wanted;
+    window_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(most_, ahead)));
     source_.read(begin_, window_);
   }
 
   const Source& source_;
-  std::uint64_t size_, begin_ = 0;  // begin_: the window's place in the file
+  std::uint64_t size_, head_, begin_ = 0;  // begin_: the window's place in the file
   std::size_t most_, used_ = 0;
   Buffer window_;
 };

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/compressed.h"
 #include "formats/metadata_json.h"
 #include "formats/registry.h"
 #include "formats/safetensors_index.h"
@@ -84,7 +85,7 @@ std::string_view without_space(std::string_view s) noexcept {
 // is wrong with it. What other files may look like is left alone: all zeros, any text, other
 // headers.
 bool detect(const Source& source) {
-  Buffer buffer(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), 512)));
+  Buffer buffer(static_cast<std::size_t>(std::min<std::uint64_t>(end_of_head(source), 512)));
   source.read(0, buffer);
   const std::string_view start = as_text(buffer);
   const bool plausible = start.size() > 4 && little_endian(buffer) <= kSafetensorsMaxHeader;

@@ -41,6 +41,8 @@ class OutputSet {
   // Throws Usage if the folder to be replaced holds anything but these files. commit() looks again;
   // this is for saying so before the work.
   void check_replaceable(std::span<const std::string> names) const;
+  // These will be there, too: where several plans fill one folder.
+  void expect(std::vector<std::string> names) { expected_ = std::move(names); }
 
   // Throws Io, with both numbers, if fewer than `bytes` are free where the output goes.
   void check_space(std::uint64_t bytes) const;
@@ -105,6 +107,7 @@ class OutputSet {
   Kind kind_;
   Existing existing_;
   bool replaces_ = false;  // something is there
+  std::vector<std::string> expected_;
   std::deque<File> files_;
   int lock_ = -1;
   std::optional<mode_t> mode_;  // of a new folder, once it is complete

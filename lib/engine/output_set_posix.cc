@@ -306,7 +306,9 @@ void OutputSet::close_to_others() {
 
 void OutputSet::check_replaceable(std::span<const std::string> names) const {
   if (kind_ != Kind::Folder || !replaces_) return;
-  refuse_strangers(final_, names, target_);
+  std::vector<std::string> all(names.begin(), names.end());
+  all.insert(all.end(), expected_.begin(), expected_.end());
+  refuse_strangers(final_, all, target_);
 }
 
 void OutputSet::check_space(std::uint64_t bytes) const {
@@ -404,8 +406,8 @@ void OutputSet::copy_to(std::size_t file, std::uint64_t offset, const Extent& fr
     piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(from.bytes - done, kPiece)));
     try {
       from.source->read(from.offset + done, piece);
-    } catch (Error& e) {  // it was long enough when the plan was made
-      if (e.fault() == Fault::BadFile) throw Error(Fault::Io, e.text()).in(e.where());
+    } catch (const Error&) {  // it was long enough when the plan was made
+      from.source->check_unchanged();
       throw;
     }
     write_at(file, offset + done, piece);
@@ -448,6 +450,7 @@ void OutputSet::commit() {
   if (kind_ == Kind::File && files_.size() != 1)
     throw Error(Fault::Internal, fmt::format("{} files for one name", files_.size())).in(target_);
   const std::vector<std::string> names = names_of(files_);
+  expected_.clear();
   check_replaceable(names);
   keep_modes();
   flush_files();
