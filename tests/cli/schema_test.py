@@ -122,8 +122,11 @@ def run_all(t):
 
     t.run("wtool.compress/1", "compress", "--json", "-n", "m.safetensors")
     t.run("wtool.compress/1", "compress", "--json", "--plain", "m.safetensors")
-    t.run("wtool.compress/1", "compress", "--json", "nan.safetensors", "--base", "m.safetensors")
+    t.run("wtool.compress/1", "compress", "--json", "m.safetensors", "--base", "m.safetensors", "-o", "same.zst")
     t.run("wtool.error/1", "compress", "--json", "m.safetensors.zst", status=2)
+    t.run("wtool.compress/1", "compress", "--json", "model")
+    t.run("wtool.decompress/1", "decompress", "--json", "model-zst", "-o", "model-again")
+    t.run("wtool.verify/1", "verify", "--json", "m.safetensors.zst")
     t.run("wtool.decompress/1", "decompress", "--json", "-n", "m.safetensors.zst")
     t.run("wtool.decompress/1", "decompress", "--json", "m.safetensors.zst", "-o", "again.safetensors")
     t.run("wtool.convert/1", "decompress", "--json", "m.safetensors.zst", "-o", "n.npy", "--tensor", "model.norm.weight")
