@@ -15,6 +15,7 @@ import subprocess
 import sys
 import unittest
 
+from compressed_files import INDEX_MAGIC, Compressed, table
 from weight_files import U32, Command, dat, floats, gguf, write_safetensors
 
 SOURCE = pathlib.Path(sys.argv[2])
@@ -215,6 +216,42 @@ class Limits(Command):
         os.environ["LONG"] = "x" * 1025
         told("sign", "--new-key", "no", "--passphrase-env", "LONG", code=2, says="1024", documented="1,024 bytes")
         self.assertFalse(os.path.exists("no.pem") or os.path.exists("o"))
+
+    def test_a_compressed_file(self):
+        self.assertEqual(self.limited("compress", "--planes", "m.safetensors").returncode, 0)
+        file = Compressed("m.safetensors.zst")
+        original = 'source":{"name":"m.safetensors","bytes":%d' % os.path.getsize("m.safetensors")
+
+        def told(raw, says, documented):
+            pathlib.Path("x.zst").write_bytes(raw)
+            self.told("decompress", "x.zst", "-o", "x", code=3, says=says, documented=documented)
+
+        size = 128 * MIB + 1
+        with open("large.zst", "wb") as f:
+            f.write(file.raw[: file.index_at] + struct.pack("<II", INDEX_MAGIC, size - 8) + b"{")
+            f.seek(file.index_at + size)
+            f.write(table(file.frames[:-1] + [(file.index_at, size, 0, 0)]))
+        self.told("inspect", "large.zst", code=3, says="134217729, of at most 134217728", documented="128 MiB; 65,536")
+        # Frames that are nothing but their line in the table.
+        n = 100_000
+        index = ('{"schema":"wtool.compressed/1","form":"plain","source":{"name":"x","bytes":%d,"sha256":"%s"},"pieces":'
+                 '[{"offset":0,"bytes":%d,"codec":"bytes","first_frame":0}]}' % (n * MIB, "0" * 64, n * MIB)).encode()
+        frame = struct.pack("<II", INDEX_MAGIC, len(index)) + index
+        empty = [(0, 0, MIB, 0)] * n
+        told(b"\x50\x2a\x4d\x18\0\0\0\0" + frame + table([(0, 8, MIB, 0)] + empty[1:] + [(0, len(frame), 0, 0)]),
+             "104857600000 bytes.* 65536 times", "65,536 times")
+        codec = lambda text: file.with_index(lambda old: re.sub(r'"codec":"[a-z0-9]*"(,"first_frame":2)', '"codec":"columns",' + text + r"\1", old))
+        told(codec('"block":4,"planes":[%s]' % ",".join(["[[0,1]]"] * 9)), "more than 8 planes", r"; 8; 1,024")
+        told(codec('"block":1025,"planes":[[[0,1025]]]'), "1025 bytes, not 1 to 1024", r"; 8; 1,024")
+        # A frame that claims more than its chunk, or takes more.
+        for content, stored, says in ((2**32 - 1, 0, "holds 4294967295 bytes"), (0, 200 * MIB, "frames? .*take 2097")):
+            frames = list(file.frames)
+            at, old, was, checksum = frames[1]
+            frames[1] = (at, stored or old, content or was, checksum)
+            raw = file.raw[: file.table_at] if not stored else file.raw[: at] + bytes(stored) + file.raw[at + old : file.table_at]
+            told(raw + table(frames), says, "1 MiB; 9/8")
+        self.assertIn(original, file.raw[file.index_at :].decode("latin1"))
+        self.assertFalse(os.path.exists("x"))
 
     def test_what_is_shown_of_one_tensor(self):
         header('{"a":{"dtype":"F32","shape":[1001,1000],"data_offsets":[0,4004000]}}', data=bytes(4004000))
