@@ -24,6 +24,18 @@ bool begins_as_zstd(const Source& file) {
   return magic == kZstdMagic || (magic & ~0xFu) == kSkippableMagic;
 }
 
+void check_expansion(const PackIndex& index, std::uint64_t size) {
+  std::uint64_t stored = 0, shared = 0;  // at most index.bytes, which are a number
+  for (const Piece& p : index.pieces) {
+    if (p.has_frames()) stored += p.bytes;
+    if (p.same_as) shared += p.bytes;
+  }
+  const std::uint64_t claimed = shared / kMostShared > stored ? stored + shared : stored;
+  if (claimed / kMostExpansion > size)
+    throw Error(Fault::BadFile, fmt::format("claims {} bytes from {}: more than {} times as many",
+                                            claimed, size, kMostExpansion));
+}
+
 std::string place_of(const Piece& p) {
   return p.tensor ? "tensor " + quoted(*p.tensor) : fmt::format("bytes from {} on", p.offset);
 }
@@ -46,12 +58,6 @@ Unpacker::Fault check_checksums(Bytes stored, std::span<const FrameSize> frames)
 }
 
 }  // namespace
-
-std::uint64_t bytes_beyond_base(std::span<const Piece> pieces) noexcept {
-  std::uint64_t sum = 0;
-  for (const Piece& p : pieces) sum += p.same_as_base ? 0 : p.bytes;
-  return sum;
-}
 
 struct CompressedFile::Worker {
   Unpacker unpacker;
@@ -76,10 +82,7 @@ CompressedFile::CompressedFile(SourcePtr file) : file_(std::move(file)) {
     std::string text(size - kSkippableHead, '\0');
     file_->read(at + kSkippableHead, std::as_writable_bytes(std::span(text)));
     index_ = parse_pack_index(std::move(text), table_.frames.size() - 1);
-    const std::uint64_t claimed = bytes_beyond_base(index_.pieces);
-    if (claimed / kMostExpansion > file_->size())
-      throw Error(Fault::BadFile, fmt::format("claims {} bytes from {}: more than {} times as many",
-                                              claimed, file_->size(), kMostExpansion));
+    check_expansion(index_, file_->size());
   } catch (Error& e) {
     e.in(file_->name());
     throw;

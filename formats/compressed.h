@@ -74,10 +74,12 @@ std::string codec_members(const PackCodec& codec);
 
 inline constexpr unsigned kIndexKind = 7;                                   // 0x184D2A57
 inline constexpr std::uint64_t kMostIndexBytes = std::uint64_t{128} << 20;  // 250 bytes a tensor
-// More than any file of zeros needs; less than what names the same gigabyte thousands of times.
-// What is in the base does not count: whoever restores it has as many bytes already.
+// Bytes of an original for each of the file: more than any file of zeros needs, less than what
+// names the same gigabyte thousands of times. What is the base's is not counted, and references to
+// other pieces only if they are of more than kMostShared times as many bytes as pieces have that
+// are stored: tied tensors can be large.
 inline constexpr std::uint64_t kMostExpansion = std::uint64_t{1} << 16;
-std::uint64_t bytes_beyond_base(std::span<const Piece> pieces) noexcept;
+inline constexpr std::uint64_t kMostShared = 64;
 
 // A compressed file seen as the original. Reads decode the chunks they touch, whose checksums are
 // checked, and keep the last few.

@@ -246,6 +246,9 @@ class Parser {
     if (other.tensor_bytes != p.bytes || p.tensor_bytes != p.bytes)
       throw fail(fmt::format("{} bytes, but the same as {} of {}", p.bytes, quoted(name),
                              other.tensor_bytes));
+    if (other.digest != p.digest)  // damage to the name, maybe
+      throw fail(fmt::format("has SHA-256 {}, but is the same as {} with {}", p.digest.hex(),
+                             quoted(name), other.digest.hex()));
     p.same_as = it->second;
     p.codec = other.codec;
   }

@@ -363,6 +363,7 @@ PackEstimate Packing::Impl::estimate_of(std::size_t piece) const {
 void Packing::Impl::choose(PackForm form) {
   index_.form = form;
   coders_.assign(pieces_.size(), {});
+  std::uint64_t stored = 0, shared = 0;
   for (std::size_t i = 0; i < pieces_.size(); ++i) {
     Piece& p = pieces_[i];
     const Found& f = found_[i];
@@ -370,6 +371,10 @@ void Packing::Impl::choose(PackForm form) {
     p.codec = planes ? candidates(p, base_[i].has_value())[f.which] : PackCodec{};
     p.same_as_base = planes && f.same_as_base;
     p.same_as = planes && !p.same_as_base ? same_as_[i] : std::nullopt;
+    // No more than readers accept: see kMostShared.
+    if (p.same_as && (shared + p.bytes) / kMostShared > stored) p.same_as.reset();
+    if (p.same_as) shared += p.bytes;
+    if (p.has_frames()) stored += p.bytes;
     if (planes)
       coders_[i].assign(f.coders.begin(), f.coders.begin() + static_cast<long>(p.codec.planes()));
     else
