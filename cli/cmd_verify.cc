@@ -11,6 +11,7 @@
 #include "cli/verify.h"
 #include "formats/compressed.h"
 #include "lib/base/text.h"
+#include "lib/model/folder.h"
 
 namespace wtool {
 namespace {
@@ -70,8 +71,8 @@ bool same(const Promise& p, const std::string& path) {
 
 // "m.safetensors" of "m.safetensors.zst"; empty if the name is no such name.
 std::string without_suffix(const std::string& path) {
-  constexpr std::string_view kSuffix = ".zst";
-  return path.ends_with(kSuffix) ? path.substr(0, path.size() - kSuffix.size()) : std::string();
+  const std::string_view original = without_compressed_suffix(path);
+  return original == path ? std::string() : std::string(original);
 }
 
 // FILE.sha256: the digest alone, or a list with the file's name, from wherever it was made.
@@ -178,15 +179,17 @@ std::vector<Promise> promises(const Options& options, const Context& context, Ex
     throw Error(Fault::Usage, "no file is named").hint("'wtool help verify' shows the options");
   if (options.sha256.empty()) {
     std::vector<Promise> own;
-    for (const std::string& path : options.paths)
-      if (auto one = from_index(path)) own.push_back(std::move(*one));
-    if (own.size() == options.paths.size()) return own;
+    for (const std::string& path : options.paths) {
+      auto one = from_index(path);
+      if (!one)
+        throw nothing_to_compare(path, "no digest is given")
+            .hint(
+                "--sha256=HEX, --sha256 for the digest beside the file, -c LIST, or --key for a "
+                "signature");
+      own.push_back(std::move(*one));
+    }
+    return own;
   }
-  if (options.sha256.empty())
-    throw nothing_to_compare(options.paths[0], "no digest is given")
-        .hint(
-            "--sha256=HEX, --sha256 for the digest beside the file, -c LIST, or --key for a "
-            "signature");
   if (options.sha256 != kBeside) return from_digest(options);
   std::vector<Promise> out = find_beside_all(options, context, code);
   if (out.empty() && code == ExitCode::Ok)
@@ -303,15 +306,21 @@ void write_json(const Options& options, const Comparison& c) {
   w.end_object();
 }
 
-// A digest that is not the compressed file's may be its original's.
+// A digest that is not the compressed file's may be its original's; but of what cannot be restored
+// it is nobody's.
 void look_inside(Promise& p, const Context& context) {
-  const auto file = compressed(p.path);
-  if (!file || file->index().digest != p.expected) return;
-  RunOptions run = context.run;
-  run.progress = {};
-  p.found = sha256_of({{file, 0, file->size()}}, run)[0];
-  p.found_bytes = file->size();
-  p.original = true;
+  try {
+    const auto file = compressed(p.path);
+    if (!file || file->index().digest != p.expected) return;
+    RunOptions run = context.run;
+    run.progress = {};
+    p.found = sha256_of({{file, 0, file->size()}}, run)[0];
+    p.found_bytes = file->size();
+    p.original = true;
+  } catch (const Error& e) {
+    if (e.fault() == Fault::Cancelled) throw;
+    p.difference = e.what();
+  }
 }
 
 // Reads the files; tells each result in order.
