@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <functional>
 #include <iterator>
+#include <set>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -68,43 +69,59 @@ std::shared_ptr<const CompressedFile> open(const Options& o, const Context& cont
   return compressed;
 }
 
-// The base by its digests, before any work: of one that is another, nothing would be right.
-std::shared_ptr<const Model> open_base(const CompressedFile& file, const Options& o,
-                                       const Context& context) {
-  const PackIndex& index = file.index();
-  if (!index.needs_base()) {
-    if (!o.base.empty())
-      throw Error(Fault::Usage, "is no difference, so there is nothing for --base").in(o.path);
-    return nullptr;
-  }
-  const std::string name = index.base[0].name;
-  if (o.base.empty())
-    throw Error(Fault::Usage, fmt::format("is the difference to {} (SHA-256 {})", quoted(name),
-                                          index.base[0].digest.hex()))
-        .in(o.path)
-        .hint("say --base and where that file is");
+// The base, read once for all files that are differences to it.
+struct Base {
+  std::shared_ptr<const Model> model = {};
+  std::vector<Extent> files = {};
+  std::vector<Sha256> digests = {};
+};
+Base open_base(const Options& o, const Context& context) {
+  Base out;
   InputOptions input;
   input.path = o.base;
-  auto base = open_input(input, context);
-  std::vector<Extent> files;
-  for (const SourcePtr& s : base->catalog.sources()) files.push_back({s, 0, s->size()});
+  out.model = open_input(input, context);
+  for (const SourcePtr& s : out.model->catalog.sources()) out.files.push_back({s, 0, s->size()});
   Progress progress(*context.common, "digest of the base", "bytes");
   RunOptions run = context.run;
   run.progress = progress.callback();
-  const std::vector<Sha256> found = sha256_of(files, run);
+  out.digests = sha256_of(out.files, run);
   progress.done();
-  for (const Extent& e : files) e.source->check_unchanged();  // else it is no other base
-  for (const BaseFile& wanted : index.base) {
-    if (std::ranges::find(found, wanted.digest) != found.end()) continue;
-    throw Error(
-        Fault::BadFile,
-        fmt::format("{} is another base: the difference is to {} with SHA-256 {}, this is "
-                    "{} with {}",
-                    quoted(o.base), quoted(wanted.name), wanted.digest.hex(),
-                    quoted(fs::path(files[0].source->name()).filename().string()), found[0].hex()))
-        .in(o.path);
+  for (const Extent& e : out.files) e.source->check_unchanged();  // else it is no other base
+  return out;
+}
+
+// By its digests, before any work: of a base that is another, nothing would be right.
+void check_base(const CompressedFile& file, const Base& base, const Options& o) {
+  for (const BaseFile& wanted : file.index().base) {
+    if (std::ranges::find(base.digests, wanted.digest) != base.digests.end()) continue;
+    throw Error(Fault::BadFile,
+                fmt::format("{} is another base: the difference is to {} with SHA-256 {}, this is "
+                            "{} with {}",
+                            quoted(o.base), quoted(wanted.name), wanted.digest.hex(),
+                            quoted(fs::path(base.files[0].source->name()).filename().string()),
+                            base.digests[0].hex()))
+        .in(file.name());
   }
-  file.set_base(base->catalog);
+}
+
+// Gives the files that are differences their base. Its model is null if none is.
+Base give_base(std::span<const std::shared_ptr<const CompressedFile>> files, const Options& o,
+               const Context& context) {
+  Base base;
+  for (const auto& file : files) {
+    if (!file->index().needs_base()) continue;
+    const BaseFile& wanted = file->index().base[0];
+    if (o.base.empty())
+      throw Error(Fault::Usage, fmt::format("is the difference to {} (SHA-256 {})",
+                                            quoted(wanted.name), wanted.digest.hex()))
+          .in(file->name())
+          .hint("say --base and where that file is");
+    if (!base.model) base = open_base(o, context);
+    check_base(*file, base, o);
+    file->set_base(base.model->catalog);
+  }
+  if (!o.base.empty() && !base.model)
+    throw Error(Fault::Usage, "is no difference, so there is nothing for --base").in(o.path);
   return base;
 }
 
@@ -139,28 +156,63 @@ struct Input {
   std::vector<SideFile> side;
   bool folder = false;
 };
+// Null for what is compressed, but no weights of ours: it is copied as any other file.
+std::shared_ptr<const CompressedFile> open_there(const std::string& path, const Context& context) {
+  const SourcePtr file = open_file(path);
+  try {
+    return open_compressed(file);
+  } catch (const Error& e) {
+    if (e.fault() != Fault::Unsupported ||
+        context.registry.by_suffix(without_compressed_suffix(path)))
+      throw;
+    return nullptr;
+  }
+}
+
+// Weights may lie in subfolders, of which nothing else is copied.
+void take_folder(Input& out, const Options& o, const Context& context) {
+  std::vector<std::string> below;
+  std::set<std::string, std::less<>> holding;  // subfolders with weights, and the files restored
+  for (const std::string& name : files_below(o.path, {kSuffix}, below)) {
+    auto compressed = name.ends_with(kSuffix) ? open_there(joined(o.path, name), context) : nullptr;
+    const auto slash = name.find('/');
+    if (compressed) {
+      out.files.push_back(std::move(compressed));
+      out.names.emplace_back(without_compressed_suffix(name));
+      holding.insert(name.substr(0, slash));
+    } else if (slash != name.npos) {
+      below.push_back(name);
+    }
+  }
+  const auto leave = [](std::string_view name, std::string_view why) {
+    note(fmt::format("not copied: {}: {}", printable(name), why));
+  };
+  for (const FolderEntry& e : list_folder(o.path)) {
+    if (holding.contains(e.name)) continue;
+    if (e.kind == FolderEntry::Kind::Folder)
+      leave(e.name + "/", "a folder");
+    else if (e.kind == FolderEntry::Kind::Other)
+      leave(e.name, "not a regular file");
+    else if (leads_out(o.path, e.name))
+      leave(e.name, "a link that leads out of the folder");
+    else
+      out.side.push_back({e.name, open_file(joined(o.path, e.name))});
+  }
+  for (const std::string& name : below)
+    if (holding.contains(std::string_view(name).substr(0, name.find('/'))))
+      leave(name, "below a subfolder");
+}
+
 Input open_inputs(const Options& o, const Context& context) {
   Input out;
   std::error_code ignored;
-  if (o.path == "-" || !fs::is_directory(o.path, ignored)) {
+  out.folder = o.path != "-" && fs::is_directory(o.path, ignored);
+  if (!out.folder) {
     out.files.push_back(open(o, context));
     out.names.push_back(target_of(o, false));
     return out;
   }
-  out.folder = true;
-  for (const FolderEntry& e : list_folder(o.path)) {
-    if (e.kind != FolderEntry::Kind::File) {
-      note(fmt::format("not copied: {}", printable(e.name)));
-      continue;
-    }
-    const SourcePtr file = open_file(joined(o.path, e.name));
-    if (auto compressed = e.name.ends_with(kSuffix) ? open_compressed(file) : nullptr) {
-      out.files.push_back(std::move(compressed));
-      out.names.emplace_back(without_compressed_suffix(e.name));
-    } else {
-      out.side.push_back({e.name, file});
-    }
-  }
+  take_folder(out, o, context);
   if (out.files.empty())
     throw Error(Fault::BadFile, fmt::format("holds no compressed weight file (*{})", kSuffix))
         .in(o.path);
@@ -184,16 +236,14 @@ void check_digests(const Input& input, const WrittenDigests::Result& written,
 Restored restore(const Options& o, const Context& context) {
   const Input input = open_inputs(o, context);
   Restored out{target_of(o, input.folder)};
-  std::vector<std::shared_ptr<const Model>> bases;
   for (const auto& file : input.files) {
     out.bytes += file->size();
     out.stored += file->file()->size();
     out.digests.push_back(file->index().digest);
-    if (file->index().needs_base() || !input.folder) bases.push_back(open_base(*file, o, context));
   }
+  const Base base = give_base(input.files, o, context);
   std::vector<std::string> taken{o.path, out.to};
-  for (const auto& base : bases)
-    if (base) std::ranges::move(files_of(*base), std::back_inserter(taken));
+  if (base.model) std::ranges::move(files_of(*base.model), std::back_inserter(taken));
   check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force, taken);
   if (o.output.dry_run) return out;
   OutputSet outputs(out.to,
@@ -215,9 +265,7 @@ Restored restore(const Options& o, const Context& context) {
   progress.done();
   for (const auto& file : input.files) file->check_unchanged();
   for (const SideFile& side : input.side) side.content->check_unchanged();
-  for (const auto& base : bases)
-    if (base)
-      for (const SourcePtr& s : base->catalog.sources()) s->check_unchanged();
+  for (const Extent& e : base.files) e.source->check_unchanged();
   outputs.commit();
   return out;
 }
@@ -256,18 +304,23 @@ void report(const Restored& r, const Options& o, const Context& context) {
 
 // The file, and the model in it.
 struct Opened {
-  std::shared_ptr<const Model> base, model;
+  Base base;
+  std::shared_ptr<const Model> model;
   std::shared_ptr<const CompressedFile> file;
 };
 Opened open_as_model(const Options& o, const Context& context) {
   Opened out;
+  std::error_code ignored;
+  if (fs::is_directory(o.path, ignored))
+    throw Error(Fault::Usage, "--tensor and --salvage want one file, but this is a folder")
+        .in(o.path);
   InputOptions input;
   input.path = o.path;
   input.alone = true;
   out.model = open_input(input, context);
   out.file = std::dynamic_pointer_cast<const CompressedFile>(out.model->catalog.sources().front());
   if (!out.file) throw not_compressed(*out.model->catalog.sources().front(), context);
-  out.base = open_base(*out.file, o, context);
+  out.base = give_base({&out.file, 1}, o, context);
   return out;
 }
 
@@ -322,9 +375,8 @@ const Piece* piece_of(const CompressedFile& file, std::string_view tensor) {
 // Its own digest, beyond the checksums of frames. Throws if it is another.
 void check_tensor(const Opened& opened, const TensorEntry& entry, const RunOptions& run) {
   const Piece* const p = piece_of(*opened.file, entry.name);
-  if (!p) return;
   const Sha256 found = sha256_of({opened.model->catalog.extent(entry)}, run)[0];
-  if (found != p->digest)
+  if (p && found != p->digest)
     throw Error(Fault::BadFile, fmt::format("restores to SHA-256 {}, but the original had {}",
                                             found.hex(), p->digest.hex()))
         .in(fmt::format("tensor {}", quoted(entry.name)))
