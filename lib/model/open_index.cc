@@ -23,14 +23,10 @@ const Format* Opener::index_format(const Source& source) const {
   return nullptr;
 }
 
-namespace {
-
-// A file of the folder, or its compressed form, relative to the folder.
-std::string file_name_there(const std::string& folder, const std::string& file) {
-  return present(joined(folder, file)).substr(joined(folder, "x").size() - 1);
+// Relative to the folder.
+std::string Opener::name_there(const std::string& folder, const std::string& file) const {
+  return there(joined(folder, file)).substr(joined(folder, "x").size() - 1);
 }
-
-}  // namespace
 
 void Opener::open_index(const std::string& folder, const std::string& name, const Format& format) {
   const ShardIndex index = format.read_index(open_file(joined(folder, name)), faults_);
@@ -40,7 +36,7 @@ void Opener::open_index(const std::string& folder, const std::string& name, cons
   const std::vector<std::string> shards = shards_of(index, folder);
   for (const std::string& shard : shards) {
     const Format* found = nullptr;
-    auto part = read_part(present(joined(folder, shard)), shards.size(), &found);
+    auto part = read_part(there(joined(folder, shard)), shards.size(), &found);
     if (!part) continue;
     if (found != &format)
       faults_.report(kOtherFormat, joined(folder, shard), kNowhere,
@@ -50,7 +46,7 @@ void Opener::open_index(const std::string& folder, const std::string& name, cons
   check_index(index, folder);
   check_total(index, folder);
   std::vector<std::string> used;
-  for (const std::string& shard : shards) used.push_back(file_name_there(folder, shard));
+  for (const std::string& shard : shards) used.push_back(name_there(folder, shard));
   collect_side_files(folder, used, "the index does not name it");
 }
 
@@ -76,7 +72,7 @@ std::vector<std::string> Opener::shards_of(const ShardIndex& index, const std::s
   std::ranges::sort(out, natural_less);
   const std::string where = joined(folder, model_->index_name);
   const auto missing = std::ranges::count_if(out, [&](const std::string& file) {
-    return !unsafe_path(file) && !exists(present(joined(folder, file)));
+    return !unsafe_path(file) && !exists(there(joined(folder, file)));
   });
   std::erase_if(out, [&](const std::string& file) {
     const Rule* rule = nullptr;
@@ -84,10 +80,10 @@ std::vector<std::string> Opener::shards_of(const ShardIndex& index, const std::s
     if (auto why = unsafe_path(file)) {
       rule = &kPath;
       what = "which " + *why;
-    } else if (leads_out(folder, file_name_there(folder, file))) {
+    } else if (leads_out(folder, name_there(folder, file))) {
       rule = &kLink;
       what = "a link that leads out of the folder";
-    } else if (!exists(present(joined(folder, file)))) {
+    } else if (!exists(there(joined(folder, file)))) {
       rule = &kMissingShard;
       what = fmt::format("which is missing ({} of {} files are)", missing, out.size());
       advice = kAlone;

@@ -96,6 +96,7 @@ void Opener::open_path() {
   const SourcePtr source = inside(open_file(path_));
   const std::string folder = folder_of(path_), name = file_name_of(path_);
   const std::string own(without_compressed_suffix(name));
+  compressed_ = own != name;
   if (const Format* format = index_format(*source)) {
     if (options_.alone)
       throw Error(Fault::Usage, "--alone wants a weight file, but this is an index").in(path_);
@@ -177,7 +178,14 @@ std::string Opener::choose_index() const {
       .hint("give the index that you mean");
 }
 
-// A compressed file whose original is there too: the original counts.
+// The file, or its compressed form. Where both are there the original counts, unless the path given
+// is that of a compressed file.
+std::string Opener::there(const std::string& path) const {
+  std::string compressed = path + std::string(kCompressedSuffix);
+  return compressed_ && exists(compressed) ? compressed : present(path);
+}
+
+// A compressed file whose original is there too.
 bool Opener::stands_beside_original(const std::string& name) const {
   const std::string_view original = without_compressed_suffix(name);
   return original != name && named_as_weights(name) &&
@@ -235,8 +243,17 @@ void Opener::open_arrays() {
   std::vector<std::string_view> suffixes;
   for (const Format* f : registry_.formats)
     if (f->one_tensor) suffixes.insert(suffixes.end(), f->suffixes.begin(), f->suffixes.end());
+  std::vector<std::string> compressed;
+  for (const std::string_view s : suffixes)
+    compressed.push_back(std::string(s) + std::string(kCompressedSuffix));
+  suffixes.insert(suffixes.end(), compressed.begin(), compressed.end());
   std::vector<std::string> others;
-  const std::vector<std::string> files = files_below(path_, suffixes, others);
+  std::vector<std::string> files = files_below(path_, suffixes, others);
+  const std::unordered_set<std::string> there_are(files.begin(), files.end());
+  std::erase_if(files, [&](const std::string& file) {  // the original counts
+    const std::string original(without_compressed_suffix(file));
+    return original != file && there_are.contains(original);
+  });
   if (files.empty()) throw no_weights();
   Catalog& all = model_->catalog;
   for (const std::string& file : files) {
@@ -244,7 +261,8 @@ void Opener::open_arrays() {
     all.format = one.format;
     const std::uint32_t source = all.add_source(one.sources()[0]);
     for (TensorEntry t : one.entries()) {
-      t.name = all.arena().text(std::string_view(file).substr(0, file.rfind('.')));
+      const std::string_view original = without_compressed_suffix(file);
+      t.name = all.arena().text(original.substr(0, original.rfind('.')));
       t.shape = all.arena().copy(t.shape);
       t.source = source;
       all.add(t, 0, faults_);
@@ -286,6 +304,9 @@ std::string_view Opener::why_left_out(const std::string& folder, const FolderEnt
   if (e.kind == FolderEntry::Kind::Other) return "not a regular file";
   if (leads_out(folder, e.name)) return "a link that leads out of the folder";
   if (stands_beside_original(e.name)) return "the compressed form of a file beside it";
+  if (compressed_ && named_as_weights(e.name) &&
+      there(joined(folder, e.name)) != joined(folder, e.name))
+    return "its compressed form beside it is taken";
   if (named_as_weights(e.name)) return why_unused;
   if (const auto why = other_weights(e.name); !why.empty()) return why;
   return is_index_name(e.name) ? "an index of other weights" : "";
@@ -352,7 +373,7 @@ std::vector<std::string> Opener::set_of(const Format& format, const Catalog& fir
   std::vector<std::string> out;
   if (format.siblings) try {
       out = format.siblings(first.meta, own);
-      for (std::string& file : out) file = present(std::move(file));
+      for (std::string& file : out) file = there(file);
       return out;
     } catch (const Error& e) {
       faults_.report(kPart, path, kNowhere, e.text(), e.hint());
@@ -361,7 +382,7 @@ std::vector<std::string> Opener::set_of(const Format& format, const Catalog& fir
     }
   if (!format.read_index) return {};
   out = numbered_set(file_name_of(own));
-  for (std::string& name : out) name = present(joined(folder_of(path), name));
+  for (std::string& name : out) name = there(joined(folder_of(path), name));
   return out;
 }
 

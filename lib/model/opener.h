@@ -57,6 +57,8 @@ class Opener {
   void open_only(const std::vector<std::string>& weights);
   Error no_weights() const;
   void open_arrays();
+  std::string there(const std::string& path) const;
+  std::string name_there(const std::string& folder, const std::string& file) const;
   bool stands_beside_original(const std::string& name) const;
   void collect_side_files(const std::string& folder, const std::vector<std::string>& used,
                           std::string_view why_unused);
@@ -107,6 +109,7 @@ class Opener {
   std::uint64_t most_files_;
   std::shared_ptr<Model> model_ = std::make_shared<Model>();
   bool set_broken_ = false;           // a file does not fit its set: reported
+  bool compressed_ = false;           // the path given is that of a compressed file
   bool complete_ = true;              // no file of the set is missing
   std::vector<FolderEntry> listing_;  // of the folder that was given
 };
