@@ -26,7 +26,9 @@ add_test(NAME cli.limits COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/
                                  $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
 add_test(NAME cli.umask COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/umask_test.py
                                 $<TARGET_FILE:wtool>)
-set_tests_properties(cli.limits cli.umask PROPERTIES LABELS cli TIMEOUT 300)
+add_test(NAME cli.compressed_folders COMMAND Python3::Interpreter
+                                             ${CMAKE_CURRENT_LIST_DIR}/compressed_folders_test.py $<TARGET_FILE:wtool>)
+set_tests_properties(cli.limits cli.umask cli.compressed_folders PROPERTIES LABELS cli TIMEOUT 300)
 if(NOT WTOOL_SANITIZE)  # they take memory of their own
   add_test(NAME cli.memory COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/memory_test.py
                                    $<TARGET_FILE:wtool>)
