@@ -228,6 +228,7 @@ Outcome pack(const Options& o, const Context& context) {
   Outcome out;
   out.to = target_of(o, input.folder);
   out.folder = input.folder;
+  if (base.model) check_stays(out.to, files_of(*base.model), "the base");
   std::vector<std::string> taken{o.path, out.to};
   for (const SourcePtr& file : input.files) taken.push_back(file->name());
   if (base.model) std::ranges::move(files_of(*base.model), std::back_inserter(taken));

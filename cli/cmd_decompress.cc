@@ -242,6 +242,7 @@ Restored restore(const Options& o, const Context& context) {
     out.digests.push_back(file->index().digest);
   }
   const Base base = give_base(input.files, o, context);
+  if (base.model) check_stays(out.to, files_of(*base.model), "the base");
   std::vector<std::string> taken{o.path, out.to};
   if (base.model) std::ranges::move(files_of(*base.model), std::back_inserter(taken));
   check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force, taken);
@@ -400,6 +401,7 @@ ExitCode one_tensor(const Options& o, const Context& context) {
 
 // What is whole of a damaged file. The answer is no if something was lost.
 ExitCode rescue(const Options& o, const Context& context) {
+  check_stays(o.salvage, {&o.path, 1}, "the input");
   const Opened opened = open_as_model(o, context);
   const Model& model = *opened.model;
   std::vector<bool> whole(model.tensors.size(), true);

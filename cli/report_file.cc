@@ -55,6 +55,14 @@ void check_report_files(std::span<const ReportFile> files, bool force,
   }
 }
 
+void check_stays(const std::string& output, std::span<const std::string> needed,
+                 std::string_view what) {
+  std::error_code ignored;
+  for (const std::string& file : needed)
+    if (fs::equivalent(file, output, ignored))
+      throw Error(Fault::Usage, fmt::format("is {}, which stays as it is", what)).in(output);
+}
+
 std::vector<std::string> files_of(const Model& model) {
   std::vector<std::string> files;
   for (const SourcePtr& s : model.catalog.sources()) files.push_back(s->name());

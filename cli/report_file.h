@@ -17,6 +17,10 @@ struct ReportFile {
 // output) nor another report. Throws Usage or Io.
 void check_report_files(std::span<const ReportFile> files, bool force,
                         std::span<const std::string> taken);
+// Not even --force replaces one of `needed`, without which the output is worth nothing. `what` they
+// are, for the error: "the base".
+void check_stays(const std::string& output, std::span<const std::string> needed,
+                 std::string_view what);
 std::vector<std::string> files_of(const Model& model);                   // weights and side files
 void write_report_file(const std::string& path, std::string_view text);  // all or nothing
 

@@ -5,6 +5,7 @@ usage: compressed_folders_test.py WTOOL     (Python's standard library only)
 """
 import hashlib
 import json
+import math
 import os
 import pathlib
 import unittest
@@ -97,6 +98,21 @@ class Beside(Command):
                 write("model.safetensors.index.json",
                       json.dumps({"weight_map": {"w0": names[0], "w1": names[1]}}).encode())
             self.assertIn("w0", self.wtool("inspect", "-l", names[0] + ".zst").stdout)
+
+    def test_what_the_output_needs_is_never_replaced(self):
+        for name, last in (("base", 1), ("tuned", 2)):
+            numbers = [math.sin(i * i) for i in range(4095)] + [last]
+            write_safetensors(f"{name}.safetensors", {"w": ("F32", [4096], floats(numbers))})
+        base = read("base.safetensors")
+        os.link("base.safetensors", "link.safetensors")
+        for output in ("base.safetensors", "./base.safetensors", "link.safetensors"):
+            self.refused("compress", "tuned.safetensors", "--base", "base.safetensors", "-o", output, "-f", saying=["the base"])
+        self.wtool("compress", "tuned.safetensors", "--base", "base.safetensors")
+        self.refused("decompress", "tuned.safetensors.zst", "--base", "base.safetensors", "-o", "base.safetensors", "-f",
+                     saying=["the base"])
+        self.assertEqual(read("base.safetensors"), base)
+        self.wtool("compress", "base.safetensors", "-o", "packed.safetensors")
+        self.refused("decompress", "packed.safetensors", "--salvage", "packed.safetensors", "-f", saying=["the input"])
 
     def test_a_wrong_digest_fails_whatever_is_inside(self):
         write("foreign.zst", FOREIGN)
