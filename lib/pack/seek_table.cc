@@ -1,5 +1,7 @@
 #include "lib/pack/seek_table.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
@@ -10,6 +12,8 @@ namespace {
 constexpr unsigned kTableKind = 0xE;
 constexpr std::uint32_t kTableMagic = 0x184D2A5E, kEndMagic = 0x8F92EAB1;
 constexpr std::size_t kFooter = 9, kHeader = 8;
+constexpr std::uint64_t kLeastFrame = 8;                    // one to be skipped, with nothing in it
+constexpr std::uint32_t kAtOnce = 1u << 16;                 // entries that are read together
 constexpr unsigned kHasChecksums = 0x80, kReserved = 0x7C;  // bits 6 … 2 of the descriptor
 
 Error damaged(std::string text) {
@@ -60,15 +64,22 @@ SeekTable read_seek_table(const Source& file) {
   if (load<std::uint32_t>(head) != kTableMagic || load<std::uint32_t>(head, 1) != bytes - kHeader)
     throw damaged(
         fmt::format("does not begin {} bytes before it, as {} frames make it", bytes, count));
-  Buffer table(static_cast<std::size_t>(bytes - kFooter - kHeader));
-  file.read(out.at + kHeader, table);
+  if (count > out.at / kLeastFrame)
+    throw damaged(fmt::format("names {} frames, but {} bytes lie before it", count, out.at));
+  Buffer lines;
   out.frames.reserve(count);
   out.offsets.reserve(count);
   std::uint64_t at = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
-    const Bytes line = Bytes(table).subspan(i * entry, entry);
+    if (i % kAtOnce == 0) {
+      lines.resize(std::min(kAtOnce, count - i) * entry);
+      file.read(out.at + kHeader + i * entry, lines);
+    }
+    const Bytes line = Bytes(lines).subspan(i % kAtOnce * entry, entry);
     const FrameSize f{load<std::uint32_t>(line), load<std::uint32_t>(line, 1),
                       out.checksums ? load<std::uint32_t>(line, 2) : 0};
+    if (f.stored < kLeastFrame)  // a hole in the file, maybe
+      throw damaged(fmt::format("names a frame of {} bytes: number {} of {}", f.stored, i, count));
     out.frames.push_back(f);
     out.offsets.push_back(at);
     at += f.stored;  // 2^32 frames below 2^32 bytes: no overflow

@@ -121,8 +121,13 @@ TEST_CASE("seek_table: frames that are not all there is before it are refused", 
   check_refused({.before = 60, .fields = {50, 7, 99, 11, 0, 0}, .frames = 2}, "61 bytes, but 60");
   check_refused({.before = 1}, "0 bytes, but 1");
   // Sums beyond 2^32 do not come round to what is there.
-  check_refused({.before = 4, .fields = {0xFFFFFFFF, 0, 0, 5, 0, 0}, .frames = 2},
-                "4294967300 bytes, but 4");
+  check_refused({.before = 16, .fields = {0xFFFFFFFF, 0, 0, 17, 0, 0}, .frames = 2},
+                "4294967312 bytes, but 16");
+  // No frame is that short.
+  check_refused({.before = 60, .fields = {53, 7, 99, 7, 0, 0}, .frames = 2},
+                "a frame of 7 bytes: number 1 of 2");
+  check_refused({.before = 15, .fields = {15, 0, 0, 0, 0, 0}, .frames = 2},
+                "2 frames, but 15 bytes");
 }
 
 TEST_CASE("seek_table: one longer than its own frame can say is refused unread", "[seek_table]") {
