@@ -319,7 +319,7 @@ class Differences(Compress):
             f.write(struct.pack("<Q", len(head)) + head)
             f.truncate(8 + len(head) + size)
         self.wtool("compress", "large.safetensors", "--base", "large.safetensors")
-        self.wtool("decompress", "large.safetensors.zst", "--base", "large.safetensors", "-n")
+        self.wtool("decompress", "large.safetensors.zst", "--base", "large.safetensors", "-n", "-o", "back.safetensors")
         self.wtool("inspect", "large.safetensors.zst")
 
     def test_tied_tensors_of_any_size_can_be_read_again(self):
