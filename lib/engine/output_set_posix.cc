@@ -406,8 +406,10 @@ void OutputSet::copy_to(std::size_t file, std::uint64_t offset, const Extent& fr
     piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(from.bytes - done, kPiece)));
     try {
       from.source->read(from.offset + done, piece);
-    } catch (const Error&) {  // it was long enough when the plan was made
+    } catch (const Error& e) {  // it was long enough when the plan was made
       from.source->check_unchanged();
+      if (e.fault() == Fault::BadFile && from.offset + from.bytes > from.source->size())
+        throw Error(Fault::Io, e.text()).in(e.where());
       throw;
     }
     write_at(file, offset + done, piece);
