@@ -135,6 +135,7 @@ void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader
     decode_stored(stored, chunk, check, whole);
     std::ranges::copy(Bytes(whole).first(out.size()), out.begin());
   } catch (Error& e) {
+    if (e.fault() == Fault::Io) throw;  // it names its file, which may be the base
     if (piece.same_as) e.in(place_of(piece) + " is stored as another");
     e.in(name());
     throw;
