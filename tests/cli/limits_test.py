@@ -232,14 +232,17 @@ class Limits(Command):
             f.seek(file.index_at + size)
             f.write(table(file.frames[:-1] + [(file.index_at, size, 0, 0)]))
         self.told("inspect", "large.zst", code=3, says="134217729, of at most 134217728", documented="128 MiB; 65,536")
-        # Frames that are nothing but their line in the table.
-        n = 100_000
-        index = ('{"schema":"wtool.compressed/1","form":"plain","source":{"name":"x","bytes":%d,"sha256":"%s"},"pieces":'
-                 '[{"offset":0,"bytes":%d,"codec":"bytes","first_frame":0}]}' % (n * MIB, "0" * 64, n * MIB)).encode()
+        # Frames as small as they can be, and three hundred names for what is in them.
+        size, n = 100 * MIB, 300
+        tensor = '"tensor":"t%%d","dtype":"u8","shape":[%d],"tensor_bytes":%d,"sha256":"%s"' % (size, size, "0" * 64)
+        pieces = ",".join('{"offset":%d,"bytes":%d,%s,%s}' % (
+            i * size, size, tensor % i, '"same_as":"t0"' if i else '"codec":"bytes","first_frame":0') for i in range(n))
+        index = ('{"schema":"wtool.compressed/1","form":"plain","source":{"name":"x","bytes":%d,"sha256":"%s"},"pieces":[%s]}'
+                 % (n * size, "0" * 64, pieces)).encode()
         frame = struct.pack("<II", INDEX_MAGIC, len(index)) + index
-        empty = [(0, 0, MIB, 0)] * n
-        told(b"\x50\x2a\x4d\x18\0\0\0\0" + frame + table([(0, 8, MIB, 0)] + empty[1:] + [(0, len(frame), 0, 0)]),
-             "104857600000 bytes.* 65536 times", "65,536 times")
+        small = [(8 * i, 8, MIB, 0) for i in range(100)]
+        told(b"\x50\x2a\x4d\x18\0\0\0\0" * 100 + frame + table(small + [(800, len(frame), 0, 0)]),
+             "31457280000 bytes.* 65536 times", "65,536 times")
         codec = lambda text: file.with_index(lambda old: re.sub(r'"codec":"[a-z0-9]*"(,"first_frame":2)', '"codec":"columns",' + text + r"\1", old))
         told(codec('"block":4,"planes":[%s]' % ",".join(["[[0,1]]"] * 9)), "more than 8 planes", r"; 8; 1,024")
         told(codec('"block":1025,"planes":[[[0,1025]]]'), "1025 bytes, not 1 to 1024", r"; 8; 1,024")
