@@ -37,6 +37,7 @@ void say(std::initializer_list<std::string_view> texts) noexcept {
          R"(", "where": "", "message": ")", what, R"(", "hint": ")", hint, "\"}}\n"});
   else
     say({"wtool: error: ", what, hint.empty() ? "" : "\nhint: ", hint, "\n"});
+  undo_unfinished();  // another thread may have made a file meanwhile
   ::_exit(static_cast<int>(code));
 }
 

@@ -24,7 +24,9 @@ Unfinished::~Unfinished() {
 }
 
 void undo_unfinished() noexcept {
-  g_mutex.lock();  // for good: from here on nobody enters or leaves
+  static bool locked = false;   // by the one thread that may come here
+  if (!locked) g_mutex.lock();  // for good: from here on nobody enters or leaves
+  locked = true;
   for (const Unfinished* u = g_first; u; u = u->next_) u->undo_(u->what_);
 }
 
