@@ -44,7 +44,6 @@ struct Packed {
 
 struct Outcome {
   std::string to;
-  bool folder = false;
   std::vector<Packed> files;
   std::uint64_t bytes = 0, stored = 0;
 };
@@ -227,7 +226,6 @@ Outcome pack(const Options& o, const Context& context) {
   check_base(base, input, o, context);
   Outcome out;
   out.to = target_of(o, input.folder);
-  out.folder = input.folder;
   if (base.model) check_stays(out.to, files_of(*base.model), "the base");
   std::vector<std::string> taken{o.path, out.to};
   for (const SourcePtr& file : input.files) taken.push_back(file->name());

@@ -118,14 +118,6 @@ Extent CompressedFile::base_of(const Piece& piece) const {
   return *base_[i];
 }
 
-std::uint64_t CompressedFile::stored_bytes(const Piece& piece) const noexcept {
-  if (!piece.has_frames()) return 0;
-  std::uint64_t sum = 0;
-  const std::uint64_t n = piece.chunks() * piece.codec.planes();
-  for (std::uint64_t i = 0; i < n; ++i) sum += table_.frames[piece.first_frame + i].stored;
-  return sum;
-}
-
 void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader::Check check,
                             MutableBytes out) const {
   const Piece& stored = piece.same_as ? index_.pieces[*piece.same_as] : piece;

@@ -105,8 +105,6 @@ class CompressedFile final : public Source {
   // BadFile with the frame's number and the tensor.
   void decode(const Piece& piece, std::uint64_t chunk, FrameReader::Check check,
               MutableBytes out) const;
-  // Bytes of the file that a piece takes.
-  std::uint64_t stored_bytes(const Piece& piece) const noexcept;
 
  private:
   struct Worker;

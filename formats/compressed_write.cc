@@ -165,7 +165,6 @@ class Packing::Impl {
 
   void sample(const RunOptions& options);
   void find_duplicates(const RunOptions& options);
-  void drop_unbelievable();
   PackEstimate estimate_of(std::size_t piece) const;
   Found look(std::size_t piece) const;
   std::vector<Slice> slices_of(std::size_t piece) const;
@@ -334,19 +333,6 @@ void Packing::Impl::find_duplicates(const RunOptions& options) {
     if (!fresh && p.bytes == p.tensor_bytes && pieces_[it->second].dtype == p.dtype)
       same_as_[suspects[k]] = it->second;
   }
-  drop_unbelievable();
-}
-
-// Many large tensors that are tied and nearly empty: what refers to them would be more than readers
-// take from a file so small.
-void Packing::Impl::drop_unbelievable() {
-  std::uint64_t claimed = 0, stored = 0;
-  for (std::size_t i = 0; i < pieces_.size(); ++i) {
-    if (found_[i].same_as_base) continue;
-    claimed += pieces_[i].bytes;
-    stored += estimate_of(i).planes;
-  }
-  if (claimed / kMostExpansion >= stored / 2) same_as_.assign(pieces_.size(), std::nullopt);
 }
 
 PackEstimate Packing::Impl::estimate_of(std::size_t piece) const {
