@@ -59,11 +59,6 @@ Unpacker::Fault check_checksums(Bytes stored, std::span<const FrameSize> frames)
 
 }  // namespace
 
-struct CompressedFile::Worker {
-  Unpacker unpacker;
-  Buffer stored, base;
-};
-
 CompressedFile::CompressedFile(SourcePtr file) : file_(std::move(file)) {
   try {
     table_ = read_seek_table(*file_);
@@ -141,16 +136,6 @@ void CompressedFile::decode_stored(const Piece& piece, std::uint64_t chunk,
     const Extent base = base_of(piece);
     return base.source->read(base.offset + at, out);
   }
-  std::unique_ptr<Worker> worker;
-  {
-    const std::scoped_lock lock(mutex_);
-    if (!workers_.empty()) {
-      worker = std::move(workers_.back());
-      workers_.pop_back();
-    }
-  }
-  if (!worker) worker = std::make_unique<Worker>();
-
   const std::size_t planes = piece.codec.planes();
   const std::uint64_t first = piece.first_frame + chunk * planes;
   const auto frames = std::span(table_.frames).subspan(first, planes);
@@ -161,29 +146,28 @@ void CompressedFile::decode_stored(const Piece& piece, std::uint64_t chunk,
     throw Error(Fault::BadFile, fmt::format("frames {} to {} take {} bytes for {}", first,
                                             first + planes - 1, stored, out.size()))
         .in(place_of(piece));
-  worker->stored.resize(stored);
-  file_->read(table_.offsets[first], worker->stored);
-  Bytes base;
-  if (piece.codec.needs_base()) {
-    const Extent from = base_of(piece);
-    // What follows a tensor in its piece is the difference to zeros.
-    worker->base.assign(out.size(), std::byte{0});
-    const std::uint64_t n =
-        at < from.bytes ? std::min<std::uint64_t>(out.size(), from.bytes - at) : 0;
-    from.source->read(from.offset + at, MutableBytes(worker->base).first(n));
-    base = worker->base;
-  }
-  const auto unpack = [&](FrameReader::Check how) {
-    return worker->unpacker.decode(piece.codec, worker->stored, frames, base, how, out);
-  };
-  auto fault = check_checksums(worker->stored, frames);
-  if (!fault) fault = unpack(check);
-  if (fault && check == FrameReader::Check::Trust)  // which frame is it really?
-    if (auto checked = unpack(FrameReader::Check::Checksum)) fault = std::move(checked);
-  {
-    const std::scoped_lock lock(mutex_);
-    workers_.push_back(std::move(worker));
-  }
+  const Unpacker::Fault fault = workers_.use([&](Worker& worker) {
+    worker.stored.resize(stored);
+    file_->read(table_.offsets[first], worker.stored);
+    Bytes base;
+    if (piece.codec.needs_base()) {
+      const Extent from = base_of(piece);
+      // What follows a tensor in its piece is the difference to zeros.
+      worker.base.assign(out.size(), std::byte{0});
+      const std::uint64_t n =
+          at < from.bytes ? std::min<std::uint64_t>(out.size(), from.bytes - at) : 0;
+      from.source->read(from.offset + at, MutableBytes(worker.base).first(n));
+      base = worker.base;
+    }
+    const auto unpack = [&](FrameReader::Check how) {
+      return worker.unpacker.decode(piece.codec, worker.stored, frames, base, how, out);
+    };
+    auto wrong = check_checksums(worker.stored, frames);
+    if (!wrong) wrong = unpack(check);
+    if (wrong && check == FrameReader::Check::Trust)  // which frame is it really?
+      if (auto checked = unpack(FrameReader::Check::Checksum)) wrong = std::move(checked);
+    return wrong;
+  });
   if (fault)
     throw Error(Fault::BadFile,
                 fmt::format("frame {} at byte {} is damaged: {}", first + fault.frame,

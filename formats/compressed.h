@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/base/diagnostics.h"
+#include "lib/base/pool.h"
 #include "lib/model/catalog.h"
 #include "lib/model/format.h"
 #include "lib/pack/codec.h"
@@ -107,7 +108,10 @@ class CompressedFile final : public Source {
               MutableBytes out) const;
 
  private:
-  struct Worker;
+  struct Worker {
+    Unpacker unpacker;
+    Buffer stored, base;
+  };
   struct Cached {
     std::size_t piece;
     std::uint64_t chunk;
@@ -124,9 +128,9 @@ class CompressedFile final : public Source {
   PackIndex index_;
   mutable std::vector<std::optional<Extent>> base_ =
       {};  // of each piece; empty: none has been given
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Worker>> workers_;  // idle ones
-  mutable std::vector<Cached> cache_;                     // the latest last
+  Pool<Worker> workers_;
+  mutable std::mutex mutex_;           // of the cache
+  mutable std::vector<Cached> cache_;  // the latest last
 };
 
 // Up to where it is free to read more than is needed, for want of knowing where a header ends: from

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <mutex>
 #include <ranges>
 
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
 #include "lib/base/json_reader.h"
+#include "lib/base/pool.h"
 #include "lib/base/text.h"
 
 namespace wtool {
@@ -197,28 +197,11 @@ class Packing::Impl {
   PackIndex index_;
   std::vector<FrameSize> frames_;
 
-  // Idle workers.
   struct Worker {
     Packer packer;
     Unpacker unpacker;
   };
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Worker>> workers_;
-  template <class F>
-  void with_worker(F&& use) const {
-    std::unique_ptr<Worker> worker;
-    {
-      const std::scoped_lock lock(mutex_);
-      if (!workers_.empty()) {
-        worker = std::move(workers_.back());
-        workers_.pop_back();
-      }
-    }
-    if (!worker) worker = std::make_unique<Worker>();
-    use(*worker);
-    const std::scoped_lock lock(mutex_);
-    workers_.push_back(std::move(worker));
-  }
+  Pool<Worker> workers_;
 };
 
 // ---- Sampling
@@ -279,7 +262,7 @@ Found Packing::Impl::look(std::size_t piece) const {
       equals_base(piece))
     out.same_as_base = true;
   const std::vector<PackCodec> codecs = candidates(p, base_[piece].has_value());
-  with_worker([&](Worker& worker) {
+  workers_.use([&](Worker& worker) {
     for (std::size_t i = 0; i < codecs.size(); ++i) {
       const Choice c = try_codec(codecs[i], slices, worker.packer);
       if (i == 0) {
@@ -406,7 +389,7 @@ class Packing::Impl::PackStep final : public Step {
     impl_.file_->read(p.offset + at, bytes);
     if (!base.empty()) impl_.read_base(start.piece, at, base);
     std::vector<FrameSize> sizes;
-    impl_.with_worker([&](Worker& worker) {
+    impl_.workers_.use([&](Worker& worker) {
       worker.packer.encode(p.codec, bytes, base, impl_.coders_[start.piece], unit.found, sizes);
       // Nobody keeps what cannot be restored.
       const auto fault = worker.unpacker.decode(p.codec, unit.found, sizes, base,
