@@ -42,16 +42,13 @@ std::string place_of(const Piece& p) {
 
 // Frames have checksums, and the table says the same of them.
 Unpacker::Fault check_checksums(Bytes stored, std::span<const FrameSize> frames) {
-  constexpr std::size_t kDescriptor = 4;  // RFC 8878 3.1.1.1.1
-  constexpr unsigned kHasChecksum = 4;
   for (std::size_t i = 0; i < frames.size(); ++i) {
     const Bytes frame = stored.first(frames[i].stored);
     stored = stored.subspan(frame.size());
-    if (frame.size() <= kDescriptor + 4 ||
-        (static_cast<unsigned>(frame[kDescriptor]) & kHasChecksum) == 0)
-      return {i, "has no checksum"};
-    if (const auto own = load<std::uint32_t>(frame.last(4)); own != frames[i].checksum)
-      return {i, fmt::format("its checksum is {:08x}, but the table says {:08x}", own,
+    const auto own = stored_checksum(frame);
+    if (!own) return {i, "has no checksum"};
+    if (*own != frames[i].checksum)
+      return {i, fmt::format("its checksum is {:08x}, but the table says {:08x}", *own,
                              frames[i].checksum)};
   }
   return {};

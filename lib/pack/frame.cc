@@ -221,8 +221,7 @@ std::string FrameReader::decode(Bytes frame, MutableBytes out, Check check) {
   // of before the standard, and go on with a second one.
   if (frame.size() < kHead.size() || load<std::uint32_t>(frame) != kMagic)
     return "it does not begin as a frame";
-  if (check == Check::Checksum && (frame[kDescriptor] & kHasChecksum) == std::byte{})
-    return "it has no checksum";
+  if (check == Check::Checksum && !stored_checksum(frame)) return "it has no checksum";
   const std::size_t length = ZSTD_findFrameCompressedSize(frame.data(), frame.size());
   if (ZSTD_isError(length)) return ZSTD_getErrorName(length);
   if (length != frame.size())
@@ -282,6 +281,12 @@ void append_raw_frame(Bytes content, Buffer& out) {
 FrameSize raw_frame_size(Bytes frame) {
   return {static_cast<std::uint32_t>(frame.size()), load<std::uint32_t>(frame.subspan(5)),
           load<std::uint32_t>(frame.last(4))};
+}
+
+std::optional<std::uint32_t> stored_checksum(Bytes frame) noexcept {
+  if (frame.size() <= kDescriptor + 4 || (frame[kDescriptor] & kHasChecksum) == std::byte{})
+    return std::nullopt;
+  return load<std::uint32_t>(frame.last(4));
 }
 
 void append_skippable(unsigned kind, Bytes content, Buffer& out) {

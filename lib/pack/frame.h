@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "lib/base/bytes.h"
@@ -92,6 +93,9 @@ class FrameReader {
 // same size (as long as its bytes are not all equal); and what the table says of such a frame.
 void append_raw_frame(Bytes content, Buffer& out);
 FrameSize raw_frame_size(Bytes frame);
+
+// The checksum that a frame ends with; nothing if it has none.
+std::optional<std::uint32_t> stored_checksum(Bytes frame) noexcept;
 
 // A frame that decoders pass over. `kind`: 0 … 15, the last digit of its magic number.
 void append_skippable(unsigned kind, Bytes content, Buffer& out);
