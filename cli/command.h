@@ -9,7 +9,7 @@
 #include "lib/model/model.h"
 
 namespace CLI {
-class App;  // its header takes four seconds to compile: only files that declare options have it
+class App;  // its header takes three seconds to compile: only files that declare options have it
 }
 
 namespace wtool {
