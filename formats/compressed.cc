@@ -11,18 +11,8 @@
 namespace wtool {
 namespace {
 
-constexpr std::uint32_t kZstdMagic = 0xFD2FB528, kSkippableMagic = 0x184D2A50;
-constexpr std::size_t kSkippableHead = 8;
 // Units of work read half a MiB: neighbours share a chunk of one.
 constexpr std::size_t kCached = 8;
-
-bool begins_as_zstd(const Source& file) {
-  if (file.size() < 4) return false;
-  std::byte first[4];
-  file.read(0, first);
-  const auto magic = load<std::uint32_t>(first);
-  return magic == kZstdMagic || (magic & ~0xFu) == kSkippableMagic;
-}
 
 void check_expansion(const PackIndex& index, std::uint64_t size) {
   std::uint64_t stored = 0, shared = 0;  // at most index.bytes, which are a number
@@ -63,7 +53,7 @@ CompressedFile::CompressedFile(SourcePtr file) : file_(std::move(file)) {
     const std::uint64_t at = table_.offsets.back(), size = table_.frames.back().stored;
     std::byte head[kSkippableHead] = {};
     if (size >= kSkippableHead) file_->read(at, head);
-    if (load<std::uint32_t>(head) != kSkippableMagic + kIndexKind)
+    if (load<std::uint32_t>(head) != skippable_magic(kIndexKind))
       throw Error(Fault::Unsupported, "is compressed, but has no index of wtool's")
           .hint("'zstd -d' restores it whole");
     if (load<std::uint32_t>(head, 1) != size - kSkippableHead || size > kMostIndexBytes)
@@ -228,7 +218,10 @@ std::uint64_t end_of_head(const Source& source) noexcept {
 }
 
 std::shared_ptr<CompressedFile> open_compressed(const SourcePtr& file) {
-  if (!begins_as_zstd(*file)) return nullptr;
+  std::byte first[4] = {};
+  if (file->size() < sizeof first) return nullptr;
+  file->read(0, first);
+  if (!begins_as_zstd(first)) return nullptr;
   if (!has_seek_table(*file))
     throw Error(Fault::Unsupported, "is compressed by zstd without a table of frames, or cut off")
         .in(file->name())

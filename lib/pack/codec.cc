@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
+#include "lib/numeric/kernels/differences.h"
 #include "lib/numeric/kernels/planes.h"
 
 namespace wtool {

@@ -20,7 +20,6 @@ namespace wtool {
 namespace {
 
 constexpr std::size_t kBlock = std::size_t{128} << 10;  // RFC 8878 3.1.1.2: the largest
-constexpr unsigned kSkippable = 0x184D2A50;             // 3.1.2
 constexpr std::uint32_t kMagic = 0xFD2FB528;            // 3.1.1
 constexpr std::byte kHasChecksum{4};                    // 3.1.1.1.1, in the byte after it
 // 3.1.1.1: one segment, a size of four bytes, a checksum.
@@ -290,9 +289,15 @@ std::optional<std::uint32_t> stored_checksum(Bytes frame) noexcept {
 }
 
 void append_skippable(unsigned kind, Bytes content, Buffer& out) {
-  append(out, static_cast<std::uint32_t>(kSkippable + kind));
+  append(out, skippable_magic(kind));
   append(out, static_cast<std::uint32_t>(content.size()));
   append(out, content);
+}
+
+bool begins_as_zstd(Bytes first) noexcept {
+  if (first.size() < 4) return false;
+  const auto magic = load<std::uint32_t>(first);
+  return magic == kMagic || (magic & ~0xFu) == skippable_magic(0);
 }
 
 std::string zstd_version() {

@@ -97,8 +97,16 @@ FrameSize raw_frame_size(Bytes frame);
 // The checksum that a frame ends with; nothing if it has none.
 std::optional<std::uint32_t> stored_checksum(Bytes frame) noexcept;
 
-// A frame that decoders pass over. `kind`: 0 … 15, the last digit of its magic number.
+// A frame that decoders pass over: a magic number, the number of bytes that follow, and these.
+// `kind`: 0 … 15, the last digit of the magic number.
+inline constexpr std::size_t kSkippableHead = 8;
+constexpr std::uint32_t skippable_magic(unsigned kind) noexcept {
+  return 0x184D2A50 + kind;
+}
 void append_skippable(unsigned kind, Bytes content, Buffer& out);
+
+// True of the first bytes of every file of zstd's.
+bool begins_as_zstd(Bytes first) noexcept;
 
 std::string zstd_version();  // for --version: other versions may give other bytes
 

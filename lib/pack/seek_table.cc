@@ -10,9 +10,9 @@ namespace wtool {
 namespace {
 
 constexpr unsigned kTableKind = 0xE;
-constexpr std::uint32_t kTableMagic = 0x184D2A5E, kEndMagic = 0x8F92EAB1;
-constexpr std::size_t kFooter = 9, kHeader = 8;
-constexpr std::uint64_t kLeastFrame = 8;                    // one to be skipped, with nothing in it
+constexpr std::uint32_t kEndMagic = 0x8F92EAB1;
+constexpr std::size_t kFooter = 9, kHeader = kSkippableHead;
+constexpr std::uint64_t kLeastFrame = kSkippableHead;       // with nothing in it
 constexpr std::uint32_t kAtOnce = 1u << 16;                 // entries that are read together
 constexpr unsigned kHasChecksums = 0x80, kReserved = 0x7C;  // bits 6 … 2 of the descriptor
 
@@ -61,7 +61,8 @@ SeekTable read_seek_table(const Source& file) {
   // Before its memory is asked for: a file with holes is long for nothing.
   Buffer head(kHeader);
   file.read(out.at, head);
-  if (load<std::uint32_t>(head) != kTableMagic || load<std::uint32_t>(head, 1) != bytes - kHeader)
+  if (load<std::uint32_t>(head) != skippable_magic(kTableKind) ||
+      load<std::uint32_t>(head, 1) != bytes - kHeader)
     throw damaged(
         fmt::format("does not begin {} bytes before it, as {} frames make it", bytes, count));
   if (count > out.at / kLeastFrame)

@@ -4,6 +4,7 @@
 #include <random>
 #include <vector>
 
+#include "lib/numeric/kernels/differences.h"
 #include "tests/catch.h"
 #include "tests/simd_levels.h"
 #include "tests/unit/fenced.h"

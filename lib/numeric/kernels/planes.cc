@@ -1,6 +1,5 @@
 #include "lib/numeric/kernels/planes.h"
 
-#include <bit>
 #include <cstring>
 
 #include "lib/numeric/kernels/targets.h"
@@ -9,13 +8,12 @@
 #define HWY_TARGET_INCLUDE "lib/numeric/kernels/planes.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "lib/numeric/kernels/bytes-inl.h"
 
 #ifndef WTOOL_PLANES_TABLE
 #define WTOOL_PLANES_TABLE
 namespace wtool {
 namespace {
-
-using B = std::byte;
 
 // One float apart: where its exponent goes, and its sign with the upper mantissa.
 struct Planes {
@@ -24,15 +22,6 @@ struct Planes {
 struct ConstPlanes {
   const B *pairs, *sign_mantissa, *middle, *low, *escapes;
   std::size_t count;  // of the escapes
-};
-
-// A difference apart.
-struct Far {
-  B *low, *middle, *small, *far_low, *far_high;
-};
-struct ConstFar {
-  const B *low, *middle, *small, *far_low, *far_high;
-  std::size_t count;  // of the two lists
 };
 
 // Each takes elements [0, n); `escaped` is how many escapes there have been.
@@ -45,22 +34,7 @@ struct PlaneKernels {
   void (*split_bytes4)(const B* in, std::size_t n, B* const* planes) noexcept;
   void (*join_bytes2)(const B* const* planes, std::size_t n, B* out) noexcept;
   void (*join_bytes4)(const B* const* planes, std::size_t n, B* out) noexcept;
-  std::size_t (*split_delta16)(const B* in, const B* base, std::size_t n, const Far& out) noexcept;
-  std::size_t (*split_delta32)(const B* in, const B* base, std::size_t n, const Far& out) noexcept;
-  std::size_t (*join_delta16)(const ConstFar& in, const B* base, std::size_t n, B* out) noexcept;
-  std::size_t (*join_delta32)(const ConstFar& in, const B* base, std::size_t n, B* out) noexcept;
 };
-
-template <class T>
-T load_at(const B* p, std::size_t i) noexcept {
-  T v;
-  std::memcpy(&v, p + i * sizeof v, sizeof v);
-  return v;
-}
-template <class T>
-void store_at(B* p, std::size_t i, T v) noexcept {
-  std::memcpy(p + i * sizeof v, &v, sizeof v);
-}
 
 // ---- The scalar reference; `i` is the first element, for what vectors leave over. It is even.
 
@@ -139,82 +113,6 @@ void join_bytes_from(std::size_t i, const B* const* planes, std::size_t n, B* ou
     for (std::size_t k = 0; k < sizeof(T); ++k) out[i * sizeof(T) + k] = planes[k][i];
 }
 
-template <class T>
-constexpr T kSign = static_cast<T>(T{1} << (8 * sizeof(T) - 1));
-// Integers in the order of the floats: all bits of negative ones flipped, of others the sign.
-template <class T>
-T ordered(T v) noexcept {
-  return static_cast<T>(v ^ ((v & kSign<T>) != 0 ? static_cast<T>(~T{0}) : kSign<T>));
-}
-template <class T>
-T unordered(T v) noexcept {
-  return static_cast<T>(v ^ ((v & kSign<T>) != 0 ? kSign<T> : static_cast<T>(~T{0})));
-}
-template <class T>
-T difference_at(const B* in, const B* base, std::size_t i) noexcept {
-  const auto d = static_cast<T>(ordered(load_at<T>(in, i)) - ordered(load_at<T>(base, i)));
-  const T sign = (d & kSign<T>) != 0 ? static_cast<T>(~T{0}) : T{0};
-  return static_cast<T>((d << 1) ^ sign);
-}
-template <class T>
-T restored(T z, const B* base, std::size_t i) noexcept {
-  const auto d = static_cast<T>((z >> 1) ^ ((z & 1) != 0 ? static_cast<T>(~T{0}) : T{0}));
-  return unordered(static_cast<T>(d + ordered(load_at<T>(base, i))));
-}
-template <class T>
-constexpr unsigned kBelowUpper = 8 * sizeof(T) - 16;
-
-template <class T>
-void put_far(unsigned upper, std::size_t escaped, const Far& out) noexcept {
-  out.far_low[escaped] = static_cast<B>(upper & 0xFFu);
-  out.far_high[escaped] = static_cast<B>(upper >> 8);
-}
-template <class T>
-unsigned upper_of(T z) noexcept {
-  return static_cast<unsigned>(z >> kBelowUpper<T>);
-}
-// The whole z of an element whose upper half is number `escaped` of the lists.
-template <class T>
-T far_at(const ConstFar& in, std::size_t escaped, std::size_t i) noexcept {
-  std::uint32_t upper = kFarAway;
-  if (escaped < in.count)
-    upper = static_cast<std::uint32_t>(in.far_low[escaped]) |
-            (static_cast<std::uint32_t>(in.far_high[escaped]) << 8);
-  if constexpr (sizeof(T) == 2) return static_cast<T>(upper);
-  return static_cast<T>((upper << 16) | (static_cast<std::uint32_t>(in.middle[i]) << 8) |
-                        static_cast<std::uint32_t>(in.low[i]));
-}
-
-template <class T>
-std::size_t split_delta_from(std::size_t i, std::size_t escaped, const B* in, const B* base,
-                             std::size_t n, const Far& out) noexcept {
-  for (; i < n; ++i) {
-    const T z = difference_at<T>(in, base, i);
-    if constexpr (sizeof(T) == 4) {
-      out.low[i] = static_cast<B>(z & 0xFFu);
-      out.middle[i] = static_cast<B>((z >> 8) & 0xFFu);
-    }
-    const unsigned upper = upper_of(z);
-    out.small[i] = static_cast<B>(upper < kFarAway ? upper : kFarAway);
-    if (upper >= kFarAway) put_far<T>(upper, escaped++, out);
-  }
-  return escaped;
-}
-template <class T>
-std::size_t join_delta_from(std::size_t i, std::size_t escaped, const ConstFar& in, const B* base,
-                            std::size_t n, B* out) noexcept {
-  for (; i < n; ++i) {
-    const auto small = static_cast<std::uint32_t>(in.small[i]);
-    std::uint32_t z = small;
-    if constexpr (sizeof(T) == 4)
-      z = (small << 16) | (static_cast<std::uint32_t>(in.middle[i]) << 8) |
-          static_cast<std::uint32_t>(in.low[i]);
-    if (small == kFarAway) z = far_at<T>(in, escaped++, i);
-    store_at(out, i, restored(static_cast<T>(z), base, i));
-  }
-  return escaped;
-}
-
 }  // namespace
 }  // namespace wtool
 #endif  // WTOOL_PLANES_TABLE
@@ -222,58 +120,10 @@ std::size_t join_delta_from(std::size_t i, std::size_t escaped, const ConstFar& 
 HWY_BEFORE_NAMESPACE();
 namespace wtool {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using U32 = hn::ScalableTag<std::uint32_t>;
-using U16 = hn::ScalableTag<std::uint16_t>;
-constexpr U32 kU32;
-constexpr U16 kU16;
-constexpr hn::Rebind<std::uint8_t, U32> kU32Bytes;                         // a byte for each lane
-constexpr hn::Rebind<std::uint8_t, U16> kU16Bytes;                         // likewise
 constexpr hn::Rebind<std::uint16_t, U32> kU32Halves;                       // 16 bits for each lane
 constexpr hn::RepartitionToWide<hn::Rebind<std::uint16_t, U32>> kHalfU32;  // the same, as pairs
 constexpr hn::Rebind<std::uint8_t, hn::RepartitionToWide<hn::Rebind<std::uint16_t, U32>>>
     kHalfU32Bytes;
-constexpr std::size_t kLanes32 = hn::MaxLanes(kU32), kLanes16 = hn::MaxLanes(kU16);
-using V32 = hn::Vec<U32>;
-using V16 = hn::Vec<U16>;
-
-HWY_INLINE std::uint8_t* u8(B* p) {
-  return reinterpret_cast<std::uint8_t*>(p);
-}
-HWY_INLINE const std::uint8_t* u8(const B* p) {
-  return reinterpret_cast<const std::uint8_t*>(p);
-}
-HWY_INLINE V16 load16(const B* p) {
-  return hn::LoadU(kU16, reinterpret_cast<const std::uint16_t*>(p));
-}
-HWY_INLINE V32 load32(const B* p) {
-  return hn::LoadU(kU32, reinterpret_cast<const std::uint32_t*>(p));
-}
-HWY_INLINE void put16(V16 v, B* p) {
-  hn::StoreU(v, kU16, reinterpret_cast<std::uint16_t*>(p));
-}
-HWY_INLINE void put32(V32 v, B* p) {
-  hn::StoreU(v, kU32, reinterpret_cast<std::uint32_t*>(p));
-}
-HWY_INLINE V16 bytes16(const B* p) {  // a byte for each lane
-  return hn::PromoteTo(kU16, hn::LoadU(kU16Bytes, u8(p)));
-}
-HWY_INLINE V32 bytes32(const B* p) {
-  return hn::PromoteTo(kU32, hn::LoadU(kU32Bytes, u8(p)));
-}
-HWY_INLINE void put_bytes(V16 v, B* p) {
-  hn::StoreU(hn::TruncateTo(kU16Bytes, v), kU16Bytes, u8(p));
-}
-HWY_INLINE void put_bytes(V32 v, B* p) {
-  hn::StoreU(hn::TruncateTo(kU32Bytes, v), kU32Bytes, u8(p));
-}
-HWY_INLINE V16 all16(unsigned v) {
-  return hn::Set(kU16, static_cast<std::uint16_t>(v));
-}
-HWY_INLINE V32 all32(std::uint32_t v) {
-  return hn::Set(kU32, v);
-}
 
 // Neighbouring nibbles, each in 16 bits, to bytes and back.
 template <class D, class DBytes>
@@ -285,19 +135,6 @@ template <class D, class DBytes>
 HWY_INLINE hn::Vec<D> load_pairs(D d, DBytes bytes, const B* p) {
   const auto x = hn::PromoteTo(d, hn::LoadU(bytes, u8(p)));
   return hn::And(hn::Or(x, hn::ShiftLeft<12>(x)), hn::Set(d, 0x000F000Fu));
-}
-
-// Those lanes of which the mask is true, a bit each.
-template <class D, class M>
-HWY_INLINE std::uint64_t lanes_of(D d, M mask) {
-  std::uint8_t bits[8] = {};
-  hn::StoreMaskBits(d, mask, bits);
-  std::uint64_t out;
-  std::memcpy(&out, bits, sizeof out);
-  return out;
-}
-HWY_INLINE std::size_t first_of(std::uint64_t lanes) {
-  return static_cast<std::size_t>(std::countr_zero(lanes));
 }
 
 static std::size_t split_bf16(const B* in, std::size_t n, unsigned top,
@@ -406,96 +243,8 @@ static void join_bytes4(const B* const* planes, std::size_t n, B* out) noexcept 
   join_bytes_from<std::uint32_t>(i, planes, n, out);
 }
 
-// All bits set where the sign is.
-template <class D, class V>
-HWY_INLINE V sign_mask(D d, V v) {
-  const hn::RebindToSigned<D> s;
-  return hn::BitCast(d, hn::BroadcastSignBit(hn::BitCast(s, v)));
-}
-template <class D, class V>
-HWY_INLINE V ordered_vec(D d, V v) {
-  return hn::Xor(v, hn::Or(sign_mask(d, v), hn::Set(d, kSign<hn::TFromD<D>>)));
-}
-template <class D>
-HWY_INLINE hn::Vec<D> difference_vec(D d, const B* in, const B* base, std::size_t i) {
-  using T = hn::TFromD<D>;
-  const auto a = ordered_vec(d, hn::LoadU(d, reinterpret_cast<const T*>(in) + i));
-  const auto b = ordered_vec(d, hn::LoadU(d, reinterpret_cast<const T*>(base) + i));
-  const auto difference = hn::Sub(a, b);
-  return hn::Xor(hn::Add(difference, difference), sign_mask(d, difference));
-}
-template <class D, class V>
-HWY_INLINE void restore_vec(D d, V z, const B* base, std::size_t i, B* out) {
-  using T = hn::TFromD<D>;
-  const auto minus = hn::Sub(hn::Zero(d), hn::And(z, hn::Set(d, T{1})));
-  const auto b = ordered_vec(d, hn::LoadU(d, reinterpret_cast<const T*>(base) + i));
-  const auto sum = hn::Add(hn::Xor(hn::ShiftRight<1>(z), minus), b);
-  const auto flip = hn::Or(hn::Not(sign_mask(d, sum)), hn::Set(d, kSign<T>));
-  hn::StoreU(hn::Xor(sum, flip), d, reinterpret_cast<T*>(out) + i);
-}
-
-static std::size_t split_delta16(const B* in, const B* base, std::size_t n,
-                                 const Far& out) noexcept {
-  std::size_t i = 0, escaped = 0;
-  for (; i + kLanes16 <= n; i += kLanes16) {
-    const V16 small = hn::Min(difference_vec(kU16, in, base, i), all16(kFarAway));
-    put_bytes(small, out.small + i);
-    for (std::uint64_t lanes = lanes_of(kU16, hn::Eq(small, all16(kFarAway))); lanes != 0;
-         lanes &= lanes - 1)
-      put_far<std::uint16_t>(difference_at<std::uint16_t>(in, base, i + first_of(lanes)), escaped++,
-                             out);
-  }
-  return split_delta_from<std::uint16_t>(i, escaped, in, base, n, out);
-}
-static std::size_t split_delta32(const B* in, const B* base, std::size_t n,
-                                 const Far& out) noexcept {
-  std::size_t i = 0, escaped = 0;
-  for (; i + kLanes32 <= n; i += kLanes32) {
-    const V32 z = difference_vec(kU32, in, base, i);
-    put_bytes(hn::And(z, all32(0xFF)), out.low + i);
-    put_bytes(hn::And(hn::ShiftRight<8>(z), all32(0xFF)), out.middle + i);
-    const V32 small = hn::Min(hn::ShiftRight<16>(z), all32(kFarAway));
-    put_bytes(small, out.small + i);
-    for (std::uint64_t lanes = lanes_of(kU32, hn::Eq(small, all32(kFarAway))); lanes != 0;
-         lanes &= lanes - 1)
-      put_far<std::uint32_t>(upper_of(difference_at<std::uint32_t>(in, base, i + first_of(lanes))),
-                             escaped++, out);
-  }
-  return split_delta_from<std::uint32_t>(i, escaped, in, base, n, out);
-}
-static std::size_t join_delta16(const ConstFar& in, const B* base, std::size_t n, B* out) noexcept {
-  using T = std::uint16_t;
-  std::size_t i = 0, escaped = 0;
-  for (; i + kLanes16 <= n; i += kLanes16) {
-    const V16 z = bytes16(in.small + i);
-    restore_vec(kU16, z, base, i, out);
-    for (std::uint64_t lanes = lanes_of(kU16, hn::Eq(z, all16(kFarAway))); lanes != 0;
-         lanes &= lanes - 1) {
-      const std::size_t k = i + first_of(lanes);
-      store_at(out, k, restored(far_at<T>(in, escaped++, k), base, k));
-    }
-  }
-  return join_delta_from<T>(i, escaped, in, base, n, out);
-}
-static std::size_t join_delta32(const ConstFar& in, const B* base, std::size_t n, B* out) noexcept {
-  using T = std::uint32_t;
-  std::size_t i = 0, escaped = 0;
-  for (; i + kLanes32 <= n; i += kLanes32) {
-    const V32 small = bytes32(in.small + i);
-    const V32 lower = hn::Or(hn::ShiftLeft<8>(bytes32(in.middle + i)), bytes32(in.low + i));
-    restore_vec(kU32, hn::Or(hn::ShiftLeft<16>(small), lower), base, i, out);
-    for (std::uint64_t lanes = lanes_of(kU32, hn::Eq(small, all32(kFarAway))); lanes != 0;
-         lanes &= lanes - 1) {
-      const std::size_t k = i + first_of(lanes);
-      store_at(out, k, restored(far_at<T>(in, escaped++, k), base, k));
-    }
-  }
-  return join_delta_from<T>(i, escaped, in, base, n, out);
-}
-
-constexpr PlaneKernels kPlanes{&split_bf16,    &split_f32,     &join_bf16,    &join_f32,
-                               &split_bytes2,  &split_bytes4,  &join_bytes2,  &join_bytes4,
-                               &split_delta16, &split_delta32, &join_delta16, &join_delta32};
+constexpr PlaneKernels kPlanes{&split_bf16,   &split_f32,    &join_bf16,   &join_f32,
+                               &split_bytes2, &split_bytes4, &join_bytes2, &join_bytes4};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace wtool
@@ -529,18 +278,6 @@ constexpr PlaneKernels kScalar{
     },
     [](const B* const* planes, std::size_t n, B* out) noexcept {
       join_bytes_from<std::uint32_t>(0, planes, n, out);
-    },
-    [](const B* in, const B* base, std::size_t n, const Far& out) noexcept {
-      return split_delta_from<std::uint16_t>(0, 0, in, base, n, out);
-    },
-    [](const B* in, const B* base, std::size_t n, const Far& out) noexcept {
-      return split_delta_from<std::uint32_t>(0, 0, in, base, n, out);
-    },
-    [](const ConstFar& in, const B* base, std::size_t n, B* out) noexcept {
-      return join_delta_from<std::uint16_t>(0, 0, in, base, n, out);
-    },
-    [](const ConstFar& in, const B* base, std::size_t n, B* out) noexcept {
-      return join_delta_from<std::uint32_t>(0, 0, in, base, n, out);
     }};
 
 const PlaneKernels& chosen() noexcept {
@@ -622,26 +359,6 @@ void join_bytes2(const std::byte* const* planes, std::size_t n, std::byte* out) 
 void join_bytes4(const std::byte* const* planes, std::size_t n, std::byte* out) noexcept {
   chosen().join_bytes4(planes, n, out);
 }
-std::size_t split_delta16(const std::byte* in, const std::byte* base, std::size_t n,
-                          std::byte* small, std::byte* far_low, std::byte* far_high) noexcept {
-  return chosen().split_delta16(in, base, n, {nullptr, nullptr, small, far_low, far_high});
-}
-std::size_t split_delta32(const std::byte* in, const std::byte* base, std::size_t n, std::byte* low,
-                          std::byte* middle, std::byte* small, std::byte* far_low,
-                          std::byte* far_high) noexcept {
-  return chosen().split_delta32(in, base, n, {low, middle, small, far_low, far_high});
-}
-std::size_t join_delta16(const std::byte* small, const std::byte* far_low,
-                         const std::byte* far_high, std::size_t count, const std::byte* base,
-                         std::size_t n, std::byte* out) noexcept {
-  return chosen().join_delta16({nullptr, nullptr, small, far_low, far_high, count}, base, n, out);
-}
-std::size_t join_delta32(const std::byte* low, const std::byte* middle, const std::byte* small,
-                         const std::byte* far_low, const std::byte* far_high, std::size_t count,
-                         const std::byte* base, std::size_t n, std::byte* out) noexcept {
-  return chosen().join_delta32({low, middle, small, far_low, far_high, count}, base, n, out);
-}
-
 // A string that equals itself moved by one is of one byte; memcmp is as fast as memory.
 bool all_equal(const std::byte* in, std::size_t n) noexcept {
   return std::memcmp(in, in + 1, n - 1) == 0;
