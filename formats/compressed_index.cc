@@ -262,6 +262,7 @@ class Parser {
       throw fail(fmt::format("begins with frame {}, but what is before it ends with {}",
                              wanted.first_frame.value_or(0), frame_.value_or(0)));
     p.first_frame = *wanted.first_frame;
+    if (!frame_) first_ = p.first_frame;
     const auto count = checked_mul(p.chunks(), p.codec.planes());
     const auto next = count ? checked_add(p.first_frame, *count) : std::nullopt;
     if (!next || *next > frames_)
@@ -276,6 +277,22 @@ class Parser {
       throw broken(fmt::format("pieces of {} bytes, but the original has {}", end_, out_.bytes));
     const bool wants = std::ranges::any_of(out_.pieces, &Piece::needs_base);
     if (wants && out_.base.empty()) throw broken("differences to a base that is not named");
+    if (!wants && !out_.base.empty())
+      throw broken(fmt::format("names the base {}, but nothing is a difference to it",
+                               quoted(out_.base[0].name)));
+    check_frames();
+  }
+  // Nothing hides in frames that nobody reads; of no piece is only the header of planes.
+  void check_frames() const {
+    const std::uint64_t head = out_.form == PackForm::Planes ? 1 : 0;
+    const std::uint64_t first = frame_ ? first_ : head, end = frame_.value_or(head);
+    const auto nobody_reads = [](std::uint64_t from, std::uint64_t to) {
+      return broken(fmt::format("no piece has frames {} to {}", from, to - 1));
+    };
+    if (frames_ < head) throw broken("has no frame for the header of planes");
+    if (first < head) throw broken("a piece begins with frame 0, the header of planes");
+    if (first > head) throw nobody_reads(head, first);
+    if (end < frames_) throw nobody_reads(end, frames_);
   }
 
   std::string text_;
@@ -283,8 +300,8 @@ class Parser {
   const std::size_t frames_;
   PackIndex out_;
   bool has_source_ = false, coded_ = false;
-  std::uint64_t end_ = 0;
-  std::optional<std::uint64_t> frame_;
+  std::uint64_t end_ = 0, first_ = 0;   // of the pieces so far; of their frames
+  std::optional<std::uint64_t> frame_;  // the next one
   struct Hash {
     std::size_t operator()(const std::string& s) const noexcept { return hash_text(s); }
   };

@@ -608,6 +608,40 @@ TEST_CASE("compressed: frames follow each other and are there", "[compressed]") 
       "but the file has 3", ~std::uint64_t{0});
 }
 
+TEST_CASE("compressed: frames that no piece has are refused", "[compressed]") {
+  const auto piece = [](int first) {
+    return fmt::format(R"({{"offset":0,"bytes":10,"codec":"bf16","first_frame":{}}})", first);
+  };
+  const auto planes = [](std::string text) {
+    const auto at = text.find("plain");
+    return text.replace(at, 5, "planes");
+  };
+  const std::string from_0 = index_text(piece(0), 10), from_1 = index_text(piece(1), 10);
+  REQUIRE_NOTHROW(parse_pack_index(from_0, 3));
+  check_index(from_0, 4, "no piece has frames 3 to 3");
+  check_index(from_0, 6, "no piece has frames 3 to 5");
+  check_index(from_1, 4, "no piece has frames 0 to 0");
+  check_index(index_text(piece(2), 10), 6, "no piece has frames 0 to 1");
+  // Planes have a header of their own in front.
+  REQUIRE_NOTHROW(parse_pack_index(planes(from_1), 4));
+  check_index(planes(from_0), 3, "a piece begins with frame 0");
+  check_index(planes(from_1), 5, "no piece has frames 4 to 4");
+  check_index(planes(index_text(piece(2), 10)), 5, "no piece has frames 1 to 1");
+  // Where nothing is stored.
+  const std::string none =
+      fmt::format(R"({{"offset":0,"bytes":10,{},"same_as_base":true}})", tensor_members("t", 10));
+  REQUIRE_NOTHROW(parse_pack_index(index_text(none, 10, kBase), 0));
+  REQUIRE_NOTHROW(parse_pack_index(planes(index_text(none, 10, kBase)), 1));
+  check_index(planes(index_text(none, 10, kBase)), 0, "no frame for the header");
+  check_index(planes(index_text(none, 10, kBase)), 2, "no piece has frames 1 to 1");
+  check_index(index_text(none, 10, kBase), 1, "no piece has frames 0 to 0");
+}
+
+TEST_CASE("compressed: a base that nothing is a difference to is refused by name", "[compressed]") {
+  check_index(index_text(R"({"offset":0,"bytes":10,"codec":"bytes","first_frame":0})", 10, kBase),
+              1, "names the base 'b', but nothing is a difference to it");
+}
+
 TEST_CASE("compressed: columns that are none are refused", "[compressed]") {
   const auto with = [](std::string_view block, std::string_view planes) {
     return fmt::format(
@@ -647,7 +681,7 @@ TEST_CASE("compressed: a block of no bytes where there is no codec divides nothi
   const std::string piece = fmt::format(
       R"({{"offset":0,"bytes":10,{},"block":0,"planes":[[[0,9]]],"same_as_base":true}})",
       tensor_members("t", 10));
-  const PackIndex index = parse_pack_index(index_text(piece, 10, kBase), 1);
+  const PackIndex index = parse_pack_index(index_text(piece, 10, kBase), 0);
   CHECK(index.pieces[0].codec == PackCodec{});
   CHECK(index.pieces[0].chunks() == 1);
 }
