@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <filesystem>
-#include <iterator>
 #include <optional>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +7,7 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
+#include "cli/packing.h"
 #include "cli/report_file.h"
 #include "cli/source_digests.h"
 #include "cli/terminal.h"
@@ -19,8 +19,6 @@ namespace wtool {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::string_view kSuffix = kCompressedSuffix;
 
 struct Options {
   std::string path, base;
@@ -57,54 +55,6 @@ std::string codec_name(const Piece& p) {
 std::string percent(std::uint64_t part, std::uint64_t of) {
   return fmt::format("{:.1f} %",
                      of == 0 ? 100.0 : 100.0 * static_cast<double>(part) / static_cast<double>(of));
-}
-
-std::string target_of(const Options& o, bool folder) {
-  std::string path = o.output.output.empty() ? o.path : o.output.output;
-  if (o.output.output.empty() && path == "-")
-    throw Error(Fault::Usage, "the input is standard input, so the output needs a name")
-        .in(o.path)
-        .hint("say -o OUTPUT");
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  if (!o.output.output.empty()) {
-    if (folder && path == "-")
-      throw Error(Fault::Usage, "a folder does not go to standard output").in(o.path);
-    std::error_code ignored;
-    if (!folder && (o.output.output.ends_with('/') || fs::is_directory(path, ignored)))
-      return joined(path, file_name_of(o.path)) + std::string(kSuffix);
-    return path;
-  }
-  if (!folder) return path + std::string(kSuffix);
-  const fs::path name = fs::path(path).filename();
-  if (name == "." || name == ".." || name.empty())
-    throw Error(Fault::Usage, "the input is a folder without a name, so the output needs one")
-        .in(o.path)
-        .hint("say -o OUTPUT");
-  return path + "-zst";
-}
-
-// The whole base, and the digests of its files.
-struct Base {
-  std::shared_ptr<const Model> model;
-  std::vector<BaseFile> files;
-};
-Base open_base(const Options& o, const Context& context) {
-  Base out;
-  if (o.base.empty()) return out;
-  InputOptions base;
-  base.path = o.base;
-  out.model = open_input(base, context);
-  if (o.output.dry_run) return out;
-  const auto sources = out.model->catalog.sources();
-  std::vector<Extent> whole;
-  for (const SourcePtr& s : sources) whole.push_back({s, 0, s->size()});
-  Progress progress(*context.common, "digest of the base", "bytes");
-  RunOptions run = context.run;
-  run.progress = progress.callback();
-  const std::vector<Sha256> digests = sha256_of(whole, run);
-  for (std::size_t i = 0; i < sources.size(); ++i)
-    out.files.push_back({fs::path(sources[i]->name()).filename(), whole[i].bytes, digests[i]});
-  return out;
 }
 
 std::vector<Packed::Row> rows_of(const Packing& packing, bool dry_run) {
@@ -161,15 +111,24 @@ std::string name_within(const std::string& folder, const std::string& path) {
   return fs::path(path).lexically_relative(folder).native();
 }
 
-Packed pack_file(const SourcePtr& file, const Base& base, const Options& o, const Context& context,
-                 OutputSet* outputs, const std::string& name) {
+// As the index names them; without digests in a dry run.
+std::vector<BaseFile> names_of(const PackingBase& base) {
+  std::vector<BaseFile> out;
+  for (std::size_t i = 0; i < base.files.size(); ++i)
+    out.push_back({file_name_of(base.files[i].source->name()), base.files[i].bytes,
+                   base.digests.empty() ? Sha256{} : base.digests[i]});
+  return out;
+}
+
+Packed pack_file(const SourcePtr& file, const PackingBase& base, const Options& o,
+                 const Context& context, OutputSet* outputs, const std::string& name) {
   Diagnostics faults;
   const Catalog catalog = read_catalog(file, context.registry, faults);
   Packed out;
   out.from = file->name();
   out.to = name;
   out.bytes = file->size();
-  Packing packing(file, catalog, base.model ? &base.model->catalog : nullptr, base.files);
+  Packing packing(file, catalog, base.model ? &base.model->catalog : nullptr, names_of(base));
   {
     Progress progress(*context.common, "sampling " + name, "tensors");
     RunOptions run = context.run;
@@ -206,7 +165,8 @@ Packed pack_file(const SourcePtr& file, const Base& base, const Options& o, cons
 }
 
 // Before any work. A single tensor is enough: layers are added, vocabularies grow.
-void check_base(const Base& base, const Input& input, const Options& o, const Context& context) {
+void check_base(const PackingBase& base, const Input& input, const Options& o,
+                const Context& context) {
   if (!base.model) return;
   for (const SourcePtr& file : input.files) {
     Diagnostics faults;
@@ -220,49 +180,64 @@ void check_base(const Base& base, const Input& input, const Options& o, const Co
       .hint("'wtool diff' shows what two models have in common");
 }
 
+// What becomes of each file, in the output.
+std::vector<std::string> names_in(const Input& input, const Options& o, const std::string& to) {
+  std::vector<std::string> names, from;
+  for (const SourcePtr& file : input.files) {
+    names.push_back(input.folder ? name_within(o.path, file->name()).append(kCompressedSuffix)
+                                 : to);
+    from.push_back(file->name());
+  }
+  std::vector<std::string> all = names;
+  for (const SideFile& s : input.side) {
+    all.push_back(s.name);
+    from.push_back(s.content->name());
+  }
+  check_names(all, from);
+  return names;
+}
+
+std::vector<std::string> paths_of(const Input& input, const Options& o) {
+  std::vector<std::string> out{o.path};
+  for (const SourcePtr& file : input.files) out.push_back(file->name());
+  for (const SideFile& s : input.side) out.push_back(s.content->name());
+  return out;
+}
+
+void copy_side_files(const Input& input, const Context& context, OutputSet& outputs) {
+  if (input.side.empty()) return;
+  Plan plan;
+  plan.side = input.side;
+  execute(plan, context.run, &outputs);
+  for (const SideFile& s : input.side) s.content->check_unchanged();
+}
+
 Outcome pack(const Options& o, const Context& context) {
   const Input input = open_input_files(o, context);
-  const Base base = open_base(o, context);
+  const Destination to = packing_destination(PackingVerb::Compress, o.path, input.folder, o.output);
+  PackingBase base = open_base(o.base, context);
   check_base(base, input, o, context);
-  Outcome out;
-  out.to = target_of(o, input.folder);
-  if (base.model) check_stays(out.to, files_of(*base.model), "the base");
-  std::vector<std::string> taken{o.path, out.to};
-  for (const SourcePtr& file : input.files) taken.push_back(file->name());
-  if (base.model) std::ranges::move(files_of(*base.model), std::back_inserter(taken));
-  check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force, taken);
+  check_places(to.path, o.output, base, paths_of(input, o));
+  const std::vector<std::string> names = names_in(input, o, to.path);
   std::optional<OutputSet> outputs;
-  if (!o.output.dry_run)
-    outputs.emplace(out.to,
-                    input.folder    ? OutputSet::Kind::Folder
-                    : out.to == "-" ? OutputSet::Kind::Stdout
-                                    : OutputSet::Kind::File,
-                    o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
-  std::vector<std::string> names;
-  for (const SourcePtr& file : input.files)
-    names.push_back(input.folder ? name_within(o.path, file->name()) + std::string(kSuffix)
-                                 : out.to);
-  if (outputs) {
+  if (!o.output.dry_run) {
+    outputs.emplace(to.path, to.kind, existing(o.output));
     std::vector<std::string> all = names;
     for (const SideFile& s : input.side) all.push_back(s.name);
     outputs->expect(std::move(all));
+    if (base.model) read_digests(base, context);
   }
+  Outcome out;
+  out.to = to.path;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    const SourcePtr& file = input.files[i];
-    const std::string& name = names[i];
-    out.files.push_back(pack_file(file, base, o, context, outputs ? &*outputs : nullptr, name));
+    out.files.push_back(
+        pack_file(input.files[i], base, o, context, outputs ? &*outputs : nullptr, names[i]));
     out.bytes += out.files.back().bytes;
     out.stored += out.files.back().stored;
   }
   if (!outputs) return out;
-  if (!input.side.empty()) {
-    Plan plan;
-    plan.side = input.side;
-    execute(plan, context.run, &*outputs);
-  }
-  if (base.model)
-    for (const SourcePtr& s : base.model->catalog.sources()) s->check_unchanged();
-  for (const SideFile& s : input.side) s.content->check_unchanged();
+  copy_side_files(input, context, *outputs);
+  base.check_unchanged();
   outputs->commit();
   return out;
 }
@@ -285,6 +260,7 @@ void print_sums(const Outcome& outcome) {
       it->bytes += r.bytes;
       it->stored += r.stored;
     }
+  if (sums.empty()) return;
   Table table(
       {{"dtype"}, {"codec"}, {"tensors", true}, {"bytes", true}, {"packed", true}, {"", true}});
   for (const Sum& s : sums)
@@ -303,20 +279,28 @@ void print_pieces(const Outcome& outcome) {
   table.print(2);
 }
 
+// "planes", or "planes (3 files) and plain (1)".
+std::string forms_of(const std::vector<Packed>& files) {
+  const auto planes =
+      static_cast<std::size_t>(std::ranges::count(files, PackForm::Planes, &Packed::form));
+  if (planes == 0 || planes == files.size()) return std::string(name_of(files[0].form));
+  return fmt::format("planes ({} file{}) and plain ({})", planes, planes == 1 ? "" : "s",
+                     files.size() - planes);
+}
+
 void print(const Outcome& outcome, const Options& o, bool verbose) {
-  std::uint64_t plain = 0, planes = 0;
+  PackEstimate estimate;
   for (const Packed& p : outcome.files) {
-    plain += p.estimate.plain;
-    planes += p.estimate.planes;
+    estimate.plain += p.estimate.plain;
+    estimate.planes += p.estimate.planes;
   }
   const std::string to =
       o.output.dry_run ? "about " + human_bytes(outcome.stored) : printable(outcome.to);
   out(fit_charset(fmt::format("{} → {}\n", printable(o.path), to)));
-  out(fit_charset(fmt::format("{} → {}: {}   as {} (estimates: planes {}, plain {})\n",
-                              human_bytes(outcome.bytes), human_bytes(outcome.stored),
-                              percent(outcome.stored, outcome.bytes),
-                              name_of(outcome.files[0].form), percent(planes, outcome.bytes),
-                              percent(plain, outcome.bytes))));
+  out(fit_charset(fmt::format(
+      "{} → {}: {}   as {} (estimates: planes {}, plain {})\n", human_bytes(outcome.bytes),
+      human_bytes(outcome.stored), percent(outcome.stored, outcome.bytes), forms_of(outcome.files),
+      percent(estimate.planes, outcome.bytes), percent(estimate.plain, outcome.bytes))));
   if (verbose || o.output.dry_run)
     print_pieces(outcome);
   else
@@ -374,14 +358,8 @@ ExitCode run(const Options& o, const Context& context) {
         .hint("what 'zstd -d' makes of a difference is not the original");
   if (o.output.output == "-") set_out_to_stderr();
   const Outcome outcome = pack(o, context);
-  if (!o.output.report.empty()) {
-    std::string text;
-    write_json(outcome, o, [&](std::string_view s) { text += s; });
-    write_report_file(o.output.report, text);
-  }
-  if (context.common->json)
-    write_json(outcome, o, out);
-  else
+  if (!give_json(o.output.report, context.common->json,
+                 [&](const JsonSink& sink) { write_json(outcome, o, sink); }))
     print(outcome, o, context.common->verbose);
   return ExitCode::Ok;
 }

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
-#include <iterator>
 #include <set>
 
 #include <CLI/CLI.hpp>
@@ -9,6 +8,7 @@
 
 #include "cli/common.h"
 #include "cli/json.h"
+#include "cli/packing.h"
 #include "cli/report_file.h"
 #include "cli/rewrite.h"
 #include "cli/terminal.h"
@@ -24,36 +24,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSuffix = kCompressedSuffix, kFolderSuffix = "-zst";
-
 struct Options {
   std::string path, base, tensor, dtype, salvage;
   OutputOptions output;
 };
-
-OutputSet::Existing existing(const Options& o) {
-  return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
-}
-
-std::string target_of(const Options& o, bool folder) {
-  std::string path = o.output.output.empty() ? o.path : o.output.output;
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  if (!o.output.output.empty()) {
-    if (folder && path == "-")
-      throw Error(Fault::Usage, "a folder does not go to standard output").in(o.path);
-    std::error_code ignored;
-    if (!folder && (o.output.output.ends_with('/') || fs::is_directory(path, ignored)))
-      return joined(path, without_compressed_suffix(file_name_of(o.path)));
-    return path;
-  }
-  const std::string_view suffix = folder ? kFolderSuffix : kSuffix;
-  if (path.ends_with(suffix) && path.size() > suffix.size())
-    return path.substr(0, path.size() - suffix.size());
-  throw Error(Fault::Usage,
-              fmt::format("the name does not end in {}, so the output needs one", suffix))
-      .in(o.path)
-      .hint("say -o OUTPUT");
-}
 
 Error not_compressed(const Source& file, const Context& context) {
   for (const Format* f : context.registry.formats)
@@ -69,45 +43,24 @@ std::shared_ptr<const CompressedFile> open(const Options& o, const Context& cont
   return compressed;
 }
 
-// The base, read once for all files that are differences to it.
-struct Base {
-  std::shared_ptr<const Model> model = {};
-  std::vector<Extent> files = {};
-  std::vector<Sha256> digests = {};
-};
-Base open_base(const Options& o, const Context& context) {
-  Base out;
-  InputOptions input;
-  input.path = o.base;
-  out.model = open_input(input, context);
-  for (const SourcePtr& s : out.model->catalog.sources()) out.files.push_back({s, 0, s->size()});
-  Progress progress(*context.common, "digest of the base", "bytes");
-  RunOptions run = context.run;
-  run.progress = progress.callback();
-  out.digests = sha256_of(out.files, run);
-  progress.done();
-  for (const Extent& e : out.files) e.source->check_unchanged();  // else it is no other base
-  return out;
-}
-
 // By its digests, before any work: of a base that is another, nothing would be right.
-void check_base(const CompressedFile& file, const Base& base, const Options& o) {
+void check_base(const CompressedFile& file, const PackingBase& base, const Options& o) {
   for (const BaseFile& wanted : file.index().base) {
     if (std::ranges::find(base.digests, wanted.digest) != base.digests.end()) continue;
-    throw Error(Fault::BadFile,
-                fmt::format("{} is another base: the difference is to {} with SHA-256 {}, this is "
-                            "{} with {}",
-                            quoted(o.base), quoted(wanted.name), wanted.digest.hex(),
-                            quoted(fs::path(base.files[0].source->name()).filename().string()),
-                            base.digests[0].hex()))
+    throw Error(
+        Fault::BadFile,
+        fmt::format("{} is another base: the difference is to {} with SHA-256 {}, this is "
+                    "{} with {}",
+                    quoted(o.base), quoted(wanted.name), wanted.digest.hex(),
+                    quoted(file_name_of(base.files[0].source->name())), base.digests[0].hex()))
         .in(file.name());
   }
 }
 
 // Gives the files that are differences their base. Its model is null if none is.
-Base give_base(std::span<const std::shared_ptr<const CompressedFile>> files, const Options& o,
-               const Context& context) {
-  Base base;
+PackingBase give_base(std::span<const std::shared_ptr<const CompressedFile>> files,
+                      const Options& o, const Context& context) {
+  PackingBase base;
   for (const auto& file : files) {
     if (!file->index().needs_base()) continue;
     const BaseFile& wanted = file->index().base[0];
@@ -116,7 +69,10 @@ Base give_base(std::span<const std::shared_ptr<const CompressedFile>> files, con
                                             quoted(wanted.name), wanted.digest.hex()))
           .in(file->name())
           .hint("say --base and where that file is");
-    if (!base.model) base = open_base(o, context);
+    if (!base.model) {
+      base = open_base(o.base, context);
+      read_digests(base, context);
+    }
     check_base(*file, base, o);
     file->set_base(base.model->catalog);
   }
@@ -173,8 +129,9 @@ std::shared_ptr<const CompressedFile> open_there(const std::string& path, const 
 void take_folder(Input& out, const Options& o, const Context& context) {
   std::vector<std::string> below;
   std::set<std::string, std::less<>> holding;  // subfolders with weights, and the files restored
-  for (const std::string& name : files_below(o.path, {kSuffix}, below)) {
-    auto compressed = name.ends_with(kSuffix) ? open_there(joined(o.path, name), context) : nullptr;
+  for (const std::string& name : files_below(o.path, {kCompressedSuffix}, below)) {
+    auto compressed =
+        name.ends_with(kCompressedSuffix) ? open_there(joined(o.path, name), context) : nullptr;
     const auto slash = name.find('/');
     if (compressed) {
       out.files.push_back(std::move(compressed));
@@ -209,13 +166,21 @@ Input open_inputs(const Options& o, const Context& context) {
   out.folder = o.path != "-" && fs::is_directory(o.path, ignored);
   if (!out.folder) {
     out.files.push_back(open(o, context));
-    out.names.push_back(target_of(o, false));
+    out.names.push_back(file_name_of(o.path));  // of one file it does not matter
     return out;
   }
   take_folder(out, o, context);
   if (out.files.empty())
-    throw Error(Fault::BadFile, fmt::format("holds no compressed weight file (*{})", kSuffix))
+    throw Error(Fault::BadFile,
+                fmt::format("holds no compressed weight file (*{})", kCompressedSuffix))
         .in(o.path);
+  std::vector<std::string> all = out.names, from;
+  for (const auto& file : out.files) from.push_back(file->name());
+  for (const SideFile& s : out.side) {
+    all.push_back(s.name);
+    from.push_back(s.content->name());
+  }
+  check_names(all, from);
   return out;
 }
 
@@ -233,25 +198,14 @@ void check_digests(const Input& input, const WrittenDigests::Result& written,
   }
 }
 
-Restored restore(const Options& o, const Context& context) {
-  const Input input = open_inputs(o, context);
-  Restored out{target_of(o, input.folder)};
-  for (const auto& file : input.files) {
-    out.bytes += file->size();
-    out.stored += file->file()->size();
-    out.digests.push_back(file->index().digest);
-  }
-  const Base base = give_base(input.files, o, context);
-  if (base.model) check_stays(out.to, files_of(*base.model), "the base");
-  std::vector<std::string> taken{o.path, out.to};
-  if (base.model) std::ranges::move(files_of(*base.model), std::back_inserter(taken));
-  check_report_files(std::vector<ReportFile>{{"--report", o.output.report}}, o.output.force, taken);
-  if (o.output.dry_run) return out;
-  OutputSet outputs(out.to,
-                    input.folder    ? OutputSet::Kind::Folder
-                    : out.to == "-" ? OutputSet::Kind::Stdout
-                                    : OutputSet::Kind::File,
-                    existing(o));
+void check_unchanged(const Input& input, const PackingBase& base) {
+  for (const auto& file : input.files) file->check_unchanged();
+  for (const SideFile& side : input.side) side.content->check_unchanged();
+  base.check_unchanged();
+}
+
+void write_originals(const Input& input, const PackingBase& base, const Context& context,
+                     OutputSet& outputs) {
   Plan plan;
   for (std::size_t i = 0; i < input.files.size(); ++i)
     add_restore(plan, input.files[i], input.names[i]);
@@ -261,12 +215,35 @@ Restored restore(const Options& o, const Context& context) {
   Progress progress(*context.common, "decompress", "chunks");
   run.progress = progress.callback();
   WrittenDigests digests(outputs, pieces, {.files = true, .tensors = false}, context.run);
-  execute(plan, run, &outputs, &digests);
-  check_digests(input, digests.finish(), context);
+  try {
+    execute(plan, run, &outputs, &digests);
+    check_digests(input, digests.finish(), context);
+  } catch (const Error& e) {
+    if (e.fault() == Fault::BadFile) check_unchanged(input, base);  // else it is no damage
+    throw;
+  }
   progress.done();
-  for (const auto& file : input.files) file->check_unchanged();
-  for (const SideFile& side : input.side) side.content->check_unchanged();
-  for (const Extent& e : base.files) e.source->check_unchanged();
+  check_unchanged(input, base);
+}
+
+Restored restore(const Options& o, const Context& context) {
+  const Input input = open_inputs(o, context);
+  const Destination to =
+      packing_destination(PackingVerb::Decompress, o.path, input.folder, o.output);
+  Restored out{to.path};
+  std::vector<std::string> paths{o.path};
+  for (const auto& file : input.files) {
+    out.bytes += file->size();
+    out.stored += file->file()->size();
+    out.digests.push_back(file->index().digest);
+    paths.push_back(file->name());
+  }
+  for (const SideFile& side : input.side) paths.push_back(side.content->name());
+  const PackingBase base = give_base(input.files, o, context);
+  check_places(to.path, o.output, base, std::move(paths));
+  if (o.output.dry_run) return out;
+  OutputSet outputs(to.path, to.kind, existing(o.output));
+  write_originals(input, base, context, outputs);
   outputs.commit();
   return out;
 }
@@ -286,12 +263,9 @@ void write_json(const Restored& r, const Options& o, JsonWriter::Sink sink) {
 }
 
 void report(const Restored& r, const Options& o, const Context& context) {
-  if (!o.output.report.empty()) {
-    std::string text;
-    write_json(r, o, [&](std::string_view s) { text += s; });
-    write_report_file(o.output.report, text);
-  }
-  if (context.common->json) return write_json(r, o, out);
+  if (give_json(o.output.report, context.common->json,
+                [&](const JsonSink& sink) { write_json(r, o, sink); }))
+    return;
   out(fit_charset(fmt::format("{} → {}\n{} → {}", printable(o.path), printable(r.to),
                               human_bytes(r.stored), human_bytes(r.bytes))));
   if (o.output.dry_run) return out("\n");
@@ -305,7 +279,7 @@ void report(const Restored& r, const Options& o, const Context& context) {
 
 // The file, and the model in it.
 struct Opened {
-  Base base;
+  PackingBase base;
   std::shared_ptr<const Model> model;
   std::shared_ptr<const CompressedFile> file;
 };
@@ -445,7 +419,7 @@ Action bind(CLI::App& app) {
   add_output_options(app, o->output);
   app.add_option("--base", o->base, "the model that the file is the difference to")
       ->option_text("BASE");
-  app.add_option("-t,--tensor", o->tensor, "just this tensor; -o says in which format")
+  app.add_option("--tensor", o->tensor, "just this tensor; -o says in which format")
       ->option_text("NAME");
   app.add_option("--dtype", o->dtype, "of --tensor: its values as f32 or f64")->option_text("TYPE");
   app.add_option("--salvage", o->salvage, "of a damaged file, write the tensors that are whole")

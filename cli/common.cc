@@ -177,24 +177,15 @@ void add_output_options(CLI::App& app, OutputOptions& options) {
   app.add_flag("-n,--dry-run", options.dry_run, "say what would be done, write nothing");
   app.add_option("--report", options.report, "the report as JSON, to a file")->option_text("FILE");
 }
+OutputSet::Existing existing(const OutputOptions& options) noexcept {
+  return options.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
+}
 
 namespace {
 
 bool is_folder(const std::string& path) {
   std::error_code ignored;
   return fs::is_directory(path, ignored);
-}
-
-// A name within a cache is not ours to write beside: Hugging Face's and others' keep their own
-// books.
-bool in_cache(const fs::path& path) {
-  std::error_code failed;
-  const fs::path whole = fs::absolute(path, failed);
-  if (failed) return false;
-  return std::ranges::any_of(whole, [](const fs::path& part) {
-    const std::string name = part.string();
-    return name == ".cache" || name.starts_with("models--") || name == "blobs";
-  });
 }
 
 // "m-00001-of-00003" is one of a set named "m".
@@ -260,7 +251,11 @@ Destination beside(const Model& model, const Format& format, std::string_view la
   return to;
 }
 
-// A folder is replaced by its name, which "m/" and "m/." have and ".." has not.
+}  // namespace
+
+bool is_folder_name(const std::string& path) {
+  return is_folder(path) || path.ends_with('/') || path.ends_with("/.");
+}
 std::string without_dots(std::string_view path) {
   const std::string typed(path);
   while ((path.size() > 1 && path.ends_with('/')) || path.ends_with("/.")) path.remove_suffix(1);
@@ -271,24 +266,34 @@ std::string without_dots(std::string_view path) {
         .hint("name the folder, as seen from the one above it: ../NAME");
   return std::string(path);
 }
-
-}  // namespace
+bool in_cache(const std::string& path) {
+  std::error_code failed;
+  const fs::path whole = fs::absolute(path, failed);
+  if (failed) return false;
+  return std::ranges::any_of(whole, [](const fs::path& part) {
+    const std::string name = part.string();
+    return name == ".cache" || name.starts_with("models--") || name == "blobs";
+  });
+}
+void refuse_terminal(const OutputOptions& options) {
+  if (!options.dry_run && ::isatty(STDOUT_FILENO) == 1)
+    throw Error(Fault::Usage, "binary data is not sent to a terminal")
+        .hint("say -o FILE, or redirect standard output");
+}
 
 Destination destination(const OutputOptions& options, const std::string& to, const Model& model,
                         const Registry& registry, std::string_view label, const Format* prefer) {
   const std::string& path = options.output;
-  const bool folder = !path.empty() && path != "-" &&
-                      (is_folder(path) || path.ends_with('/') || path.ends_with("/.") ||
-                       (model.is_folder && fs::path(path).extension().empty()));
+  const bool folder =
+      !path.empty() && path != "-" &&
+      (is_folder_name(path) || (model.is_folder && fs::path(path).extension().empty()));
   const Format& format = output_format(options, to, model, registry, prefer, folder);
   if (!format.layout)
     throw Error(Fault::Unsupported, fmt::format("{} can be read but not written", format.name));
   if (path.empty()) return beside(model, format, label);
   Destination result{.path = path, .kind = OutputSet::Kind::File, .format = &format};
   if (path == "-") {
-    if (!options.dry_run && ::isatty(STDOUT_FILENO) == 1)
-      throw Error(Fault::Usage, "binary data is not sent to a terminal")
-          .hint("say -o FILE, or redirect standard output");
+    refuse_terminal(options);
     result.kind = OutputSet::Kind::Stdout;
   } else if (folder) {
     result.path = without_dots(path);

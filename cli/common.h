@@ -45,6 +45,7 @@ struct OutputOptions {
   std::string report;  // a file for the report as JSON
 };
 void add_output_options(CLI::App& app, OutputOptions& options);
+OutputSet::Existing existing(const OutputOptions& options) noexcept;  // by --force
 
 struct Destination {
   std::string path;  // of the file or folder; "-" for standard output
@@ -59,6 +60,15 @@ struct Destination {
 Destination destination(const OutputOptions& options, const std::string& to, const Model& model,
                         const Registry& registry, std::string_view label,
                         const Format* prefer = nullptr);
+
+// What Destination goes by. A folder is named by what is one, "m/" and "m/.".
+bool is_folder_name(const std::string& path);
+// A folder's own name, without the slashes and dots behind it. Throws Usage for "." and "..".
+std::string without_dots(std::string_view path);
+// A name within a cache is not ours to write beside: Hugging Face's and others' keep their own
+// books.
+bool in_cache(const std::string& path);
+void refuse_terminal(const OutputOptions& options);  // Usage: binary data would go to one
 
 // {"schema": "wtool.error/1", …} or "wtool: error: …" and the hint, on stderr.
 void print_error(const Error& error, bool json);

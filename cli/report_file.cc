@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/terminal.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/engine/output_set.h"
@@ -74,6 +75,16 @@ void write_report_file(const std::string& path, std::string_view text) {
   OutputSet file(path, OutputSet::Kind::File, OutputSet::Existing::Replace);
   file.write_at(file.create("report", text.size()), 0, as_bytes(text));
   file.commit();
+}
+
+bool give_json(const std::string& report, bool json, const std::function<void(JsonSink)>& write) {
+  if (!report.empty()) {
+    std::string text;
+    write([&text](std::string_view s) { text += s; });
+    write_report_file(report, text);
+  }
+  if (json) write(out);
+  return json;
 }
 
 }  // namespace wtool

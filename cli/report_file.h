@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,5 +24,10 @@ void check_stays(const std::string& output, std::span<const std::string> needed,
                  std::string_view what);
 std::vector<std::string> files_of(const Model& model);                   // weights and side files
 void write_report_file(const std::string& path, std::string_view text);  // all or nothing
+
+// The answer as JSON, which `write` gives piece by piece: to the file `report`, unless that is "",
+// and with `json` to standard output. True if it went there.
+using JsonSink = std::function<void(std::string_view)>;
+bool give_json(const std::string& report, bool json, const std::function<void(JsonSink)>& write);
 
 }  // namespace wtool

@@ -137,10 +137,6 @@ void check_findings(const Finish& how, bool dry_run) {
     throw Error(Fault::Usage, "--junit and --sarif tell how gates were judged, not in a dry run");
 }
 
-OutputSet::Existing existing(const RewriteOptions& o) {
-  return o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse;
-}
-
 // Before any work.
 void check_reports(const Job& job, const RewriteOptions& o, const Finish& how,
                    const std::vector<std::string>& beside) {
@@ -152,13 +148,9 @@ void check_reports(const Job& job, const RewriteOptions& o, const Finish& how,
   check_report_files(files, o.output.force, taken);
 }
 
-void write_json_report(const Outcome& outcome, const RewriteOptions& o, const Context& context) {
-  if (!o.output.report.empty()) {
-    std::string text;
-    write_outcome_json(outcome, [&](std::string_view s) { text += s; });
-    write_report_file(o.output.report, text);
-  }
-  if (context.common->json) write_outcome_json(outcome, out);
+bool write_json_report(const Outcome& outcome, const RewriteOptions& o, const Context& context) {
+  return give_json(o.output.report, context.common->json,
+                   [&](const JsonSink& sink) { write_outcome_json(outcome, sink); });
 }
 
 }  // namespace
@@ -369,13 +361,12 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
   check_findings(how, o.output.dry_run);
   if (o.output.dry_run) {
     const Outcome plan{job, placement, {}, how, true, {}, {}, records.paths()};
-    write_json_report(plan, o, context);
-    if (!context.common->json) print_outcome(plan, context.common->verbose);
+    if (!write_json_report(plan, o, context)) print_outcome(plan, context.common->verbose);
     return ExitCode::Ok;
   }
   if (to_stdout) set_out_to_stderr();
-  outputs.emplace(job.to.path, job.to.kind, existing(o));
-  records.begin(*outputs, existing(o));
+  outputs.emplace(job.to.path, job.to.kind, existing(o.output));
+  records.begin(*outputs, existing(o.output));
   RunOptions run = context.run;
   Progress progress(*context.common, std::string(how.verb), "units");
   run.progress = progress.callback();
@@ -393,9 +384,9 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
     records.commit();
     outcome.records = records.paths();
   }
-  write_json_report(outcome, o, context);
+  const bool told = write_json_report(outcome, o, context);
   write_findings(how.findings, how.verb, verdicts_of(outcome.gates, job.model->path));
-  if (!context.common->json) print_outcome(outcome, context.common->verbose);
+  if (!told) print_outcome(outcome, context.common->verbose);
   return all_passed(outcome.gates) ? ExitCode::Ok : ExitCode::No;
 }
 

@@ -593,7 +593,7 @@ class CommandLine(Compress):
                 self.assertEqual(read("t.npy")[-len(wide) :], wide)
                 os.remove("t.npy")
                 continue
-            self.wtool("decompress", "m.safetensors.zst", "-t", name, "-o", "t.npy", "-f")
+            self.wtool("decompress", "m.safetensors.zst", "--tensor", name, "-o", "t.npy", "-f")
             array = read("t.npy")
             self.assertEqual(array[-len(raw) :], raw)
             head = array[: -len(raw)].decode("latin1")
