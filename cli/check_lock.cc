@@ -269,7 +269,8 @@ void write_json(const CheckOptions& o, const Checked& c) {
 }
 
 void print_text(const CheckOptions& o, const Checked& c, bool all) {
-  const std::string lock = printable(o.lock), path = printable(c.model->path);
+  const std::string lock = fit_charset(printable(o.lock)),
+                    path = fit_charset(printable(c.model->path));
   if (c.changes.empty())
     return out(fmt::format("{}: {} tensors are as locked in {}\n", path, c.present, lock));
   constexpr std::size_t kShown = 20;
@@ -304,7 +305,8 @@ ExitCode write_lock(const CheckOptions& o, const Context& context) {
   if (context.common->json)
     write_written(o, *model, lock);
   else
-    out(fmt::format("wrote {}: {} tensors\n", printable(o.write_lock), lock.tensors.size()));
+    out(fit_charset(
+        fmt::format("wrote {}: {} tensors\n", printable(o.write_lock), lock.tensors.size())));
   return ExitCode::Ok;
 }
 

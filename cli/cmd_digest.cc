@@ -372,8 +372,10 @@ ExitCode run(const Options& options, const Context& context) {
   if (options.content && options.per_tensor)
     throw Error(Fault::Usage, "either --content or --per-tensor: a manifest has the content too");
   if (options.dry_run) {
-    for (const Item& item : expand(options)) out("would hash " + printable(item.path) + "\n");
-    if (!options.output.empty()) out("would write " + printable(options.output) + "\n");
+    for (const Item& item : expand(options))
+      out(fit_charset("would hash " + printable(item.path) + "\n"));
+    if (!options.output.empty())
+      out(fit_charset("would write " + printable(options.output) + "\n"));
     return ExitCode::Ok;
   }
   if (options.content) return contents(options, context);

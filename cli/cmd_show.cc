@@ -284,12 +284,12 @@ void write_file(const TensorPtr& values, const Chosen& chosen, const Model& mode
         .hint("say -o FILE, or redirect standard output");
   Plan plan = plan_of(values, chosen, model, o, context.registry);
   if (o.output.dry_run) {
-    out(fmt::format("would write {}: {} {} as {}\n", printable(target), to_text(values->shape()),
-                    name_of(values->dtype()), o.to));
+    out(fit_charset(fmt::format("would write {}: {} {} as {}\n", printable(target),
+                                to_text(values->shape()), name_of(values->dtype()), o.to)));
     return;
   }
   OutputSet outputs(target, to_stdout ? OutputSet::Kind::Stdout : OutputSet::Kind::File,
-                    o.output.force ? OutputSet::Existing::Replace : OutputSet::Existing::Refuse);
+                    existing(o.output));
   Progress progress(*context.common, "show");
   RunOptions run = context.run;
   run.progress = progress.callback();

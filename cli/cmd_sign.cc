@@ -122,7 +122,7 @@ void say(const Options& options, const SignJob& job, const Bundle& bundle,
   if (job.output == "-")
     note(text);
   else
-    out(text + "\n");
+    out(fit_charset(text) + "\n");
 }
 
 Dialect dialect_of(const Options& options) {
@@ -237,10 +237,12 @@ ExitCode make_key(const Options& options, const Context& context) {
     if (!options.dry_run) w.member("hint", half.hint());
     w.end_object();
   } else if (options.dry_run) {
-    out(fmt::format("would write {} and {}\n", printable(private_path), printable(public_path)));
+    out(fit_charset(
+        fmt::format("would write {} and {}\n", printable(private_path), printable(public_path))));
   } else {
-    out(fmt::format("{}: private {} key, keep it\n{}: public key {}\n", printable(private_path),
-                    name_of(*curve), printable(public_path), half.hint()));
+    out(fit_charset(fmt::format("{}: private {} key, keep it\n{}: public key {}\n",
+                                printable(private_path), name_of(*curve), printable(public_path),
+                                half.hint())));
   }
   return ExitCode::Ok;
 }

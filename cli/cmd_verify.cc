@@ -262,7 +262,7 @@ void print(const Promise& p) {
     else if (!p.difference.empty())
       text += fmt::format("  {}\n", printable(p.difference));
   }
-  out(text);
+  out(fit_charset(text));
 }
 
 // What is compared, and what came of it.
@@ -376,8 +376,8 @@ void find_extra(const Options& options, const Context& context, Comparison& c) {
   if (!c.extra.empty()) c.code = worst(c.code, ExitCode::No);
   if (context.common->json) return;
   for (const std::string& name : c.extra)
-    out(fmt::format("{}: {} ({} does not list it)\n", printable(name), paint(Style::Red, "EXTRA"),
-                    printable(c.list->path)));
+    out(fit_charset(fmt::format("{}: {} ({} does not list it)\n", printable(name),
+                                paint(Style::Red, "EXTRA"), printable(c.list->path))));
 }
 
 ExitCode run_list(const Options& options, const Context& context) {

@@ -208,8 +208,8 @@ void print_way_out(const Outcome& o, const GateResult& gate) {
     rules += fmt::format("{}-T '{}=keep'", rules.empty() ? "" : " ", printable(f->source));
     more += f->bytes_in - f->bytes_out;
   }
-  out(fmt::format("hint: {}{} adds {}{}\n", rules, all ? "" : " …", human_bytes(more),
-                  passes_without(o, gate, kept) ? " and would pass" : ""));
+  out(fit_charset(fmt::format("hint: {}{} adds {}{}\n", rules, all ? "" : " …", human_bytes(more),
+                              passes_without(o, gate, kept) ? " and would pass" : "")));
 }
 
 void print_gates(const Outcome& o) {
@@ -241,8 +241,9 @@ void print_files(const Outcome& o) {
   const Job& job = o.job;
   const std::size_t n = job.plan.files.size();
   const bool folder = job.to.kind == OutputSet::Kind::Folder;
-  out(fmt::format("{} {}: {}, {} bytes", o.dry_run ? "would write" : "wrote",
-                  printable(job.to.path), job.to.format->name, o.placement.total_bytes));
+  out(fit_charset(fmt::format("{} {}: {}, {} bytes", o.dry_run ? "would write" : "wrote",
+                              printable(job.to.path), job.to.format->name,
+                              o.placement.total_bytes)));
   if (folder) out(fmt::format(" in {} file{}", n, n == 1 ? "" : "s"));
   if (folder && !job.plan.side.empty()) out(fmt::format(" and {} beside", job.plan.side.size()));
   out("\n");
@@ -319,7 +320,7 @@ std::string kept_reasons(const Job& job) {
 }
 
 void print_outcome(const Outcome& o, bool verbose) {
-  out(summary_line(o) + "\n");
+  out(fit_charset(summary_line(o)) + "\n");
   if (o.dry_run)
     print_fates(o.job, verbose);
   else
@@ -328,12 +329,14 @@ void print_outcome(const Outcome& o, bool verbose) {
   if (o.job.meta.find("quantization_config") && !o.how.quantization.empty())
     out(fmt::format("quantization_config, in the metadata: {}\n", printable(o.how.quantization)));
   for (const std::string& r : o.job.remarks)
-    if (!r.starts_with(kWarning)) out(printable(r) + "\n");  // warnings were told before the work
+    if (!r.starts_with(kWarning))
+      out(fit_charset(printable(r) + "\n"));  // warnings were told before
   print_gates(o);
   if (!o.dry_run && !o.written()) return out("nothing was written\n");
   print_files(o);
   for (const WrittenRecord& r : o.records)
-    out(fmt::format("{}{}: {}\n", o.dry_run ? "would write " : "", printable(r.path), r.kind));
+    out(fit_charset(
+        fmt::format("{}{}: {}\n", o.dry_run ? "would write " : "", printable(r.path), r.kind)));
   if (!all_passed(o.gates)) out("kept although a gate failed (--keep)\n");
 }
 

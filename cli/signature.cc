@@ -76,16 +76,20 @@ void write_json(const std::string& path, const Bundle& b, const Statement& s,
   w.end_object();
 }
 
+std::string shown(std::string_view text) {
+  return fit_charset(printable(text));
+}
+
 void print_signer(const Bundle& b, const std::vector<Certificate>& certificates) {
   if (b.kind == Bundle::Kind::Key)
     return out(b.hint.empty() ? "signer   a key, not named (written before version 1.1)\n"
-                              : fmt::format("signer   key {}\n", printable(b.hint)));
+                              : fmt::format("signer   key {}\n", shown(b.hint)));
   for (std::size_t i = 0; i < certificates.size(); ++i) {
     const Certificate& c = certificates[i];
-    out(fmt::format("{}{}\n", i == 0 ? "signer   " : "  by     ", printable(c.subject())));
+    out(fmt::format("{}{}\n", i == 0 ? "signer   " : "  by     ", shown(c.subject())));
     if (i > 0) continue;
-    for (const std::string& name : c.names()) out(fmt::format("         {}\n", printable(name)));
-    out(fmt::format("         issued by {}\n", printable(c.issuer())));
+    for (const std::string& name : c.names()) out(fmt::format("         {}\n", shown(name)));
+    out(fmt::format("         issued by {}\n", shown(c.issuer())));
     out(fmt::format("         valid from {} to {}\n", c.not_before(), c.not_after()));
     out(fmt::format("         fingerprint {}\n", c.fingerprint()));
   }
@@ -96,25 +100,24 @@ void print_signer(const Bundle& b, const std::vector<Certificate>& certificates)
 
 void print(const std::string& path, const Bundle& b, const Statement& s,
            const std::vector<Certificate>& certificates) {
-  out(fmt::format("{}: what it says; {}\n", printable(path),
+  out(fmt::format("{}: what it says; {}\n", shown(path),
                   paint(Style::Yellow, "nothing of it is verified")));
   print_signer(b, certificates);
-  if (!s.subject.empty()) out(fmt::format("model    {}\n", printable(s.subject)));
+  if (!s.subject.empty()) out(fmt::format("model    {}\n", shown(s.subject)));
   out(fmt::format("digests  {}, {}\n", name_of(s.hash),
                   s.shard_size > 0 ? fmt::format("of shards of {} bytes", s.shard_size)
                                    : std::string("of whole files")));
   if (s.ignore_paths) {
     std::string all;
-    for (const std::string& p : *s.ignore_paths) all += (all.empty() ? "" : ", ") + printable(p);
+    for (const std::string& p : *s.ignore_paths) all += (all.empty() ? "" : ", ") + shown(p);
     out(fmt::format("ignored  {}\n", all.empty() ? "nothing" : all));
   } else {
     out("ignored  not recorded\n");
   }
   if (!s.root.empty()) out(fmt::format("root     {}\n", s.root));
   for (const std::string& field : s.ignored_fields)
-    out(fmt::format("unknown  field {}\n", printable(field)));
-  for (const Resource& r : s.resources)
-    out(fmt::format("  {}  {}\n", r.digest, printable(text_of(r))));
+    out(fmt::format("unknown  field {}\n", shown(field)));
+  for (const Resource& r : s.resources) out(fmt::format("  {}  {}\n", r.digest, shown(text_of(r))));
 }
 
 }  // namespace

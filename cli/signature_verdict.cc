@@ -41,21 +41,21 @@ void SignatureVerdict::print() const {
     const Style style = f.answer == Answer::Ok       ? Style::Green
                         : f.answer == Answer::Unread ? Style::Dim
                                                      : Style::Red;
-    out(fmt::format("{}: {}{}\n", printable(f.name), paint(style, word(f.answer)),
-                    f.detail.empty() ? "" : " (" + printable(f.detail) + ")"));
+    out(fit_charset(fmt::format("{}: {}{}\n", printable(f.name), paint(style, word(f.answer)),
+                                f.detail.empty() ? "" : " (" + printable(f.detail) + ")")));
     if (!f.found.empty()) out(fmt::format("  expected {}\n  found    {}\n", f.expected, f.found));
   }
   if (code == ExitCode::Ok)
-    out(fmt::format("{}: {}: {} {}, {}, signed by {}\n", printable(signature),
-                    kind == Bundle::Kind::Keyless ? paint(Style::Yellow, "UNVERIFIED (keyless)")
-                                                  : paint(Style::Green, "VERIFIED"),
-                    files.size() == signed_files
-                        ? fmt::format("{}", files.size())
-                        : fmt::format("{} of {}", files.size(), signed_files),
-                    signed_files == 1 ? "file" : "files", human_bytes(bytes), signer));
+    out(fit_charset(fmt::format(
+        "{}: {}: {} {}, {}, signed by {}\n", printable(signature),
+        kind == Bundle::Kind::Keyless ? paint(Style::Yellow, "UNVERIFIED (keyless)")
+                                      : paint(Style::Green, "VERIFIED"),
+        files.size() == signed_files ? fmt::format("{}", files.size())
+                                     : fmt::format("{} of {}", files.size(), signed_files),
+        signed_files == 1 ? "file" : "files", human_bytes(bytes), signer)));
   else
-    out(fmt::format("{}: {}: {}\n", printable(signature), paint(Style::Red, "NOT VERIFIED"),
-                    message));
+    out(fit_charset(fmt::format("{}: {}: {}\n", printable(signature),
+                                paint(Style::Red, "NOT VERIFIED"), message)));
 }
 
 void SignatureVerdict::write_members(JsonWriter& w) const {

@@ -181,13 +181,13 @@ void compare(const Catalog& catalog, std::optional<DType> void_as, std::vector<T
 void print(const std::vector<TensorVerdict>& all, const std::string& source) {
   for (const TensorVerdict& v : all) {
     const Style style = v.answer == Answer::Ok ? Style::Green : Style::Red;
-    out(fmt::format("{}: {} ({})\n", printable(v.name), paint(style, word(v.answer)),
-                    printable(source)));
+    out(fit_charset(fmt::format("{}: {} ({})\n", printable(v.name), paint(style, word(v.answer)),
+                                printable(source))));
     if (v.answer != Answer::Failed) continue;
     if (v.hashed)
       out(fmt::format("  expected {}\n  found    {}\n", v.expected().hex(), v.found.hex()));
     else
-      out(fmt::format("  {}\n", printable(v.difference)));
+      out(fit_charset(fmt::format("  {}\n", printable(v.difference))));
   }
 }
 
@@ -292,12 +292,12 @@ ExitCode verify_content(const VerifyOptions& options, const Context& context) {
     w.end_array();
     w.end_object();
   } else if (ok) {
-    out(fmt::format("{}: {} ({} tensors)\n", printable(found.path), paint(Style::Green, "OK"),
-                    found.tensors));
+    out(fit_charset(fmt::format("{}: {} ({} tensors)\n", printable(found.path),
+                                paint(Style::Green, "OK"), found.tensors)));
   } else {
-    out(fmt::format("{}: {}\n  expected {}\n  found    {}\n", printable(found.path),
-                    paint(Style::Red, "FAILED"), content_text(*expected),
-                    content_text(found.content)));
+    out(fit_charset(fmt::format("{}: {}\n  expected {}\n  found    {}\n", printable(found.path),
+                                paint(Style::Red, "FAILED"), content_text(*expected),
+                                content_text(found.content))));
   }
   return ok ? ExitCode::Ok : ExitCode::No;
 }
