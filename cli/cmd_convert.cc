@@ -4,7 +4,8 @@
 #include <fmt/format.h>
 
 #include "cli/convert_scheme.h"
-#include "cli/rewrite.h"
+#include "cli/quantize_job.h"
+#include "formats/hf/gguf_view.h"
 #include "formats/imatrix.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
@@ -17,6 +18,11 @@ struct Options : RewriteOptions {
   std::string dtype;
   std::string scheme;              // "plain", or the one to repack integers to
   std::vector<std::string> types;  // -T PATTERN=TYPE
+  // Of a Hugging Face folder that becomes GGUF.
+  std::string outtype;
+  // What makes it quantize in the same pass.
+  std::string type, imatrix;
+  bool fallback = false;
 };
 
 constexpr std::string_view kPlainScheme = "plain";
@@ -32,15 +38,23 @@ DType dtype_named(const std::string& name, std::string_view option = "--dtype") 
                          : fmt::format("did you mean {}?", quoted(near)));
 }
 
+// What a cast of the whole model leaves alone, and why; "": nothing does.
+std::string_view left_alone(const Job& job, const LogicalTensor& t) {
+  const Kind kind = info(t.dtype).kind;
+  if (kind != Kind::Float && kind != Kind::Block) return "not a floating-point tensor";
+  if (job.view && job.to.format->name == "gguf" && is_f32_only(t.name, t.shape.size()))
+    return "llama.cpp wants f32";
+  return {};
+}
+
 // What each tensor becomes: nullopt is as stored.
-std::vector<std::optional<DType>> wanted(const Options& o, const Model& model) {
+std::vector<std::optional<DType>> wanted(const Options& o, const Job& job) {
+  const Model& model = *job.model;
   std::vector<std::optional<DType>> out(model.tensors.size());
   if (!o.dtype.empty()) {
     const DType to = dtype_named(o.dtype);
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      const Kind kind = info(model.tensors[i].dtype).kind;
-      if (kind == Kind::Float || kind == Kind::Block) out[i] = to;
-    }
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (left_alone(job, model.tensors[i]).empty()) out[i] = to;
   }
   if (o.scheme == kPlainScheme && o.dtype.empty()) {
     const DType to = plain_dtype(model);
@@ -152,7 +166,7 @@ void settle_file_type(Job& job, std::optional<DType> all) {
 
 void add_tensors(Job& job, const Options& o) {
   const Model& model = *job.model;
-  const auto types = wanted(o, model);
+  const auto types = wanted(o, job);
   std::vector<std::string> refused;
   std::size_t decoded = 0;
   bool all_cast = !o.dtype.empty();
@@ -162,12 +176,9 @@ void add_tensors(Job& job, const Options& o) {
     if (!job.chosen[i]) continue;
     const bool is_first = &model.part(t, 0) == &entry;
     if (!types[i] || (t.count == 1 && t.dtype == *types[i])) {
-      all_cast &= !o.dtype.empty() &&
-                  (t.dtype == parse_dtype(o.dtype) || info(t.dtype).kind != Kind::Float);
-      add_copy(job, entry,
-               !o.dtype.empty() && info(t.dtype).kind != Kind::Float && !types[i]
-                   ? "not a floating-point tensor"
-                   : "");
+      const std::string_view why = left_alone(job, t);
+      all_cast &= !o.dtype.empty() && (t.dtype == parse_dtype(o.dtype) || !why.empty());
+      add_copy(job, entry, !o.dtype.empty() && !types[i] ? std::string(why) : "");
       continue;
     }
     if (!is_first) continue;
@@ -255,10 +266,61 @@ void check_scheme(const Options& o, const Job& job) {
         .hint("--dtype casts");
 }
 
+// A mix or a type of blocks: what 'quantize' does.
+ExitCode run_type(const Options& o, const Context& context) {
+  if (!o.dtype.empty() || !o.scheme.empty())
+    throw Error(Fault::Usage,
+                fmt::format("contradicts {}", o.dtype.empty() ? "--scheme" : "--dtype"))
+        .in("--type");
+  QuantizeCommand q;
+  static_cast<RewriteOptions&>(q) = o;
+  q.types.type = o.type;
+  q.types.types = o.types;
+  q.imatrix = o.imatrix;
+  q.fallback = o.fallback;
+  return quantize(q, context, "convert");
+}
+
+ExitCode run(const Options& o, const Context& context);
+
+// As llama.cpp's converter spells it. Its 'auto' is the type of the first matrix, or f16 where all
+// is f32.
+ExitCode run_outtype(const Options& o, const Context& context) {
+  if (!o.dtype.empty() || !o.type.empty() || !o.scheme.empty())
+    throw Error(Fault::Usage, "contradicts --dtype, --type and --scheme").in("--outtype");
+  Options as = o;
+  as.outtype.clear();
+  if (as.to.empty() && as.output.output.empty()) as.to = "gguf";
+  if (o.outtype == "auto") {
+    const auto model = open_input(o.input, context);
+    DType first = DType::F16;
+    for (const LogicalTensor& t : model->tensors)
+      if (t.shape.size() > 1 && (t.dtype == DType::BF16 || t.dtype == DType::F16)) {
+        first = t.dtype;
+        break;
+      }
+    as.dtype = name_of(first);
+    return run(as, context);
+  }
+  const auto type = parse_dtype(o.outtype);
+  if (type == DType::F32 || type == DType::F16 || type == DType::BF16)
+    as.dtype = o.outtype;
+  else
+    as.type = o.outtype;
+  return run(as, context);
+}
+
 ExitCode run(const Options& o, const Context& context) {
+  if (!o.outtype.empty()) return run_outtype(o, context);
+  if (!o.type.empty()) return run_type(o, context);
+  for (const auto& [given, name] :
+       {std::pair(o.fallback, "--fallback"), std::pair(!o.imatrix.empty(), "--imatrix")})
+    if (given) throw Error(Fault::Usage, "is for --type").in(name);
   const std::string label = o.dtype.empty() ? o.scheme : std::string(name_of(dtype_named(o.dtype)));
   const Scheme* scheme = o.scheme.empty() ? nullptr : &context.registry.scheme(o.scheme);
-  Job job = prepare(o, context, label);
+  Options options = o;
+  options.as_is |= scheme && scheme->name != kPlainScheme;  // of safetensors: nothing to map
+  Job job = prepare(options, context, label);
   check_scheme(o, job);
   std::string quantization;
   if (scheme && scheme->name != kPlainScheme)
@@ -273,9 +335,16 @@ ExitCode run(const Options& o, const Context& context) {
 Action bind(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_rewrite_options(app, *o);
-  app.get_option("--to")->description("format to write: safetensors, gguf, npy, imatrix");
+  app.get_option("--to")->description(
+      "format to write: safetensors, gguf, npy, imatrix; hf: a folder");
   app.add_option("--dtype", o->dtype, "cast floating-point tensors: f32, f16, bf16, …")
       ->option_text("TYPE");
+  app.add_option("--type", o->type, "quantize to a mix or type of GGUF: q4_k_m, q8_0, …")
+      ->option_text("TYPE");
+  app.add_option("--outtype", o->outtype, "as llama.cpp's converter: auto, f32, f16, bf16, q8_0")
+      ->option_text("TYPE");
+  app.add_option("--imatrix", o->imatrix, "with --type: importance matrix")->option_text("FILE");
+  app.add_flag("--fallback", o->fallback, "with --type: take what fits where a shape does not");
   app.add_option("--scheme", o->scheme,
                  "repack quantized integers: compressed-tensors, gptq, awq; plain decodes")
       ->option_text("NAME");
@@ -286,6 +355,10 @@ Action bind(CLI::App& app) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--saturate", o->saturate, "values that do not fit become the largest that does");
+  for (const char* name : {"--as", "--allow-unmatched", "--drop-metadata", "--endian",
+                           "--no-lineage", "--passphrase-fd", "--passphrase-env", "--provenance",
+                           "--bom", "--imatrix", "--fallback", "--saturate"})
+    app.get_option(name)->group("more, in the page");
   app.footer("example:\n  wtool convert model/ -o model-bf16/ --dtype bf16 --shard-size 5GB");
   return [o](const Context& context) { return run(*o, context); };
 }

@@ -120,14 +120,14 @@ Records::Records(const RecordOptions& options, Job& job, const Finish& how, cons
   lineage_ = {.version = std::string(version_number()),
               .operation = std::string(how_.verb),
               .recipe = options.recipe(job.to.format->name),
-              .sources = sources_of(*job.model)};
+              .sources = sources_of(job.input())};
   set_lineage(job.meta, *lineage_, job.to.format->name != "safetensors");
 }
 
 // What only packs the same tensors anew keeps the bytes that it had.
 bool Records::wants_lineage() const {
   if (options_.lineage) return true;
-  return !options_.no_lineage && has_place(job_) && job_.model->catalog.format != "imatrix" &&
+  return !options_.no_lineage && has_place(job_) && job_.input().catalog.format != "imatrix" &&
          std::ranges::any_of(job_.fates, &Fate::encoded);
 }
 
@@ -151,7 +151,7 @@ void Records::begin(OutputSet& outputs, OutputSet::Existing existing) {
   first_file_ = outputs.files();
   if (lineage_ || options_.provenance || options_.bom) {
     std::vector<Extent> extents;
-    for (const auto& [name, file] : files_by_name(*job_.model))
+    for (const auto& [name, file] : files_by_name(job_.input()))
       extents.push_back({file, 0, file->size()});
     source_digests_ = std::make_unique<SourceDigests>(std::move(extents), context_);
   }
@@ -165,7 +165,7 @@ void Records::begin(OutputSet& outputs, OutputSet::Existing existing) {
 }
 
 void Records::take_source_digests() {
-  sources_ = sources_of(*job_.model, source_digests_->get());
+  sources_ = sources_of(job_.input(), source_digests_->get());
   source_digests_.reset();
   if (!lineage_) return;  // they are for the documents
   lineage_->sources = sources_;
@@ -238,7 +238,7 @@ BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   r.recipe = options_.recipe(job_.to.format->name);
   for (const Lineage::Source& s : sources_)
     r.sources.push_back({s.name, s.bytes, s.sha256, s.files});
-  r.source_format = job_.model->catalog.format;
+  r.source_format = job_.input().catalog.format;
   r.output = own_name(job_.to.path);
   r.folder = job_.to.kind == OutputSet::Kind::Folder;
   std::vector<WrittenDigests::File> files = found.files;
@@ -252,7 +252,7 @@ BuildRecord Records::build_record(const WrittenDigests::Result& found) const {
   if (r.folder) r.oms_root = root_digest(digests).hex();
   r.format = job_.to.format->name;
   r.architecture = job_.meta.text("general.architecture");
-  if (r.architecture.empty()) r.architecture = model_type(*job_.model);
+  if (r.architecture.empty()) r.architecture = model_type(job_.input());
   r.scheme =
       text_in(nlohmann::ordered_json::parse(how_.quantization, nullptr, false), "quant_method");
   r.license = job_.meta.text("general.license");

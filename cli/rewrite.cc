@@ -12,6 +12,8 @@
 #include "cli/json_edit.h"
 #include "cli/records.h"
 #include "cli/terminal.h"
+#include "formats/hf/gguf_view.h"
+#include "formats/hf/hf_view.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 #include "lib/numeric/drift.h"
@@ -142,7 +144,7 @@ void check_reports(const Job& job, const RewriteOptions& o, const Finish& how,
                    const std::vector<std::string>& beside) {
   std::vector<ReportFile> files = how.findings.files();
   files.push_back({"--report", o.output.report});
-  std::vector<std::string> taken = files_of(*job.model);
+  std::vector<std::string> taken = files_of(job.input());
   if (job.to.kind != OutputSet::Kind::Stdout) taken.push_back(job.to.path);
   taken.insert(taken.end(), beside.begin(), beside.end());
   check_report_files(files, o.output.force, taken);
@@ -186,8 +188,72 @@ void add_rewrite_options(CLI::App& app, RewriteOptions& o) {
   app.add_flag("--drop-metadata", o.drop_metadata, "start without the input's metadata");
   app.add_option("--endian", o.endian, "byte order of GGUF and NPY: little, big")
       ->option_text("ORDER");
+  app.add_flag("--as-is", o.as_is, "folder to GGUF: keep names, make no model that runs");
+  app.add_option("--arch", o.arch, "folder to GGUF: the class to take config.json for")
+      ->option_text("CLASS");
+  app.add_option("--pre", o.pre, "folder to GGUF: the pre-tokenizer's name")->option_text("NAME");
+  app.add_flag("--no-vocab", o.no_vocab, "folder to GGUF: leave the tokenizer out");
   add_record_options(app, o.records);
 }
+
+namespace {
+
+// A model's folder becomes one file, beside it if no name is given.
+void settle_view(Job& job, const RewriteOptions& o, std::string_view label) {
+  job.view = std::make_shared<const ModelView>(
+      gguf_view(job.model, {.arch = o.arch, .pre = o.pre, .no_vocab = o.no_vocab}));
+  job.model = job.view->model;
+  job.remarks = job.view->notes;
+  if (!o.output.output.empty() || job.to.kind != OutputSet::Kind::Folder) return;
+  job.to.kind = OutputSet::Kind::File;
+  if (label.empty() && job.to.path.ends_with("-gguf"))
+    job.to.path.resize(job.to.path.size() - std::string_view("-gguf").size());
+  job.to.path += ".gguf";
+}
+
+constexpr std::string_view kHf = "hf";  // of --to: safetensors, as a folder that transformers loads
+
+void settle_hf(Job& job, const RewriteOptions& o, const Context& context) {
+  const Model& model = *job.model;
+  if (model.catalog.format != "gguf")
+    throw Error(Fault::Usage,
+                fmt::format("makes a Hugging Face folder of GGUF, not of {}", model.catalog.format))
+        .in("--to hf")
+        .hint("--to safetensors");
+  OutputOptions output = o.output;
+  if (output.output == "-")
+    throw Error(Fault::Usage, "a folder cannot go to standard output").in("--to hf");
+  constexpr std::string_view kSafetensors = "safetensors", kTail = ".hf.safetensors";
+  if (!output.output.empty()) output.output += '/';
+  job.to = destination(output, std::string(kSafetensors), model, context.registry, kHf);
+  if (job.to.kind != OutputSet::Kind::Folder) {
+    job.to.kind = OutputSet::Kind::Folder;
+    job.to.path.replace(job.to.path.size() - kTail.size(), kTail.size(), "-hf");
+  }
+  job.view = std::make_shared<const ModelView>(hf_view(job.model, job.side));
+  job.model = job.view->model;
+  job.remarks = job.view->notes;
+}
+
+void settle_destination(Job& job, const RewriteOptions& o, const Context& context,
+                        std::string_view label, const Format* prefer) {
+  if (o.to == kHf) return settle_hf(job, o, context);
+  const Model& model = *job.model;
+  const bool unwanted = context.registry.format(model.catalog.format).one_tensor;
+  job.to = destination(o.output, o.to, model, context.registry, label, unwanted ? prefer : nullptr);
+  if (!job.to.format->layout)
+    throw Error(Fault::Usage, "can be read but not written").in(std::string(job.to.format->name));
+  const bool view = job.to.format->name == "gguf" && !o.as_is && is_hf_folder(model);
+  if (view) return settle_view(job, o, label);
+  for (const auto& [given, name] :
+       {std::pair(!o.arch.empty(), "--arch"), std::pair(!o.pre.empty(), "--pre"),
+        std::pair(o.no_vocab, "--no-vocab")})
+    if (given)
+      throw Error(Fault::Usage, "is for a Hugging Face folder (with config.json) that becomes GGUF")
+          .in(name);
+}
+
+}  // namespace
 
 Job prepare(const RewriteOptions& o, const Context& context, std::string_view label,
             const Format* prefer) {
@@ -198,6 +264,7 @@ Job prepare(std::shared_ptr<const Model> opened, const RewriteOptions& o, const 
             std::string_view label, const Format* prefer) {
   Job job;
   job.model = std::move(opened);
+  settle_destination(job, o, context, label, prefer);
   const Model& model = *job.model;
   job.chosen.assign(model.tensors.size(), false);
   const auto picked = selected(model, o.select);
@@ -207,10 +274,6 @@ Job prepare(std::shared_ptr<const Model> opened, const RewriteOptions& o, const 
   job.owner.assign(model.catalog.entries().size(), 0);
   for (std::uint32_t i = 0; i < model.tensors.size(); ++i)
     for (const std::uint32_t p : model.parts_of(model.tensors[i])) job.owner[p] = i;
-  const bool unwanted = context.registry.format(model.catalog.format).one_tensor;
-  job.to = destination(o.output, o.to, model, context.registry, label, unwanted ? prefer : nullptr);
-  if (!job.to.format->layout)
-    throw Error(Fault::Usage, "can be read but not written").in(std::string(job.to.format->name));
   job.rename = std::make_shared<Renamer>(o.rename);
   const SideFile* kept_meta =
       model.catalog.format == "npy" ? model.side_file(kMetadataFile) : nullptr;
@@ -231,6 +294,16 @@ Job prepare(std::shared_ptr<const Model> opened, const RewriteOptions& o, const 
   return job;
 }
 
+namespace {
+
+void take_origin(Fate& fate) {
+  if (!fate.origin) return;
+  fate.from = fate.origin->dtype;
+  fate.bytes_in = fate.origin->bytes;
+}
+
+}  // namespace
+
 void add_copy(Job& job, const TensorEntry& entry, std::string why, bool kept) {
   const Model& model = *job.model;
   const LogicalTensor& logical = model.tensors[job.owner[model.catalog.index_of(entry)]];
@@ -250,7 +323,9 @@ void add_copy(Job& job, const TensorEntry& entry, std::string why, bool kept) {
             .bytes_in = entry.bytes,
             .bytes_out = entry.bytes,
             .input_file = entry.source,
-            .outputs = 1};
+            .outputs = 1,
+            .origin = job.origin_of(job.owner[model.catalog.index_of(entry)])};
+  take_origin(fate);
   job.plan.steps.push_back(copy_step(fate.name, from));
   job.fates.push_back(std::move(fate));
 }
@@ -268,7 +343,9 @@ void add_encoded(Job& job, const LogicalTensor& tensor, std::size_t steps_before
             .encoded = true,
             .elements = element_count(tensor.shape).value_or(0),
             .bytes_in = model.stored_bytes(tensor),
-            .input_file = model.part(tensor, 0).source};
+            .input_file = model.part(tensor, 0).source,
+            .origin = job.origin_of(job.owner[model.parts_of(tensor)[0]])};
+  take_origin(fate);
   for (std::size_t s = steps_before; s < job.plan.steps.size(); ++s)
     for (const OutTensor& t : job.plan.steps[s]->outputs()) {
       fate.bytes_out += t.bytes();
@@ -380,6 +457,8 @@ ExitCode finish(Job& job, const RewriteOptions& o, const Context& context, const
     records.write(*outputs);
     for (const SourcePtr& s : job.model->catalog.sources()) s->check_unchanged();
     for (const SideFile& s : job.plan.side) s.content->check_unchanged();
+    if (job.view)
+      for (const SideFile& s : job.view->from->side) s.content->check_unchanged();
     outputs->commit();
     records.commit();
     outcome.records = records.paths();

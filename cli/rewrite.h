@@ -9,6 +9,7 @@
 #include "cli/common.h"
 #include "cli/gates.h"
 #include "cli/passphrase.h"
+#include "formats/hf/model_view.h"
 #include "lib/engine/execute.h"
 #include "lib/model/plan.h"
 #include "lib/model/selector.h"
@@ -44,6 +45,10 @@ struct RewriteOptions {
   bool drop_metadata = false;
   std::string endian;  // little, big
   bool saturate = false;
+  // Of a Hugging Face folder that becomes GGUF.
+  bool as_is = false;     // tensors keep their names: another container, no other model
+  std::string arch, pre;  // the class; the pre-tokenizer
+  bool no_vocab = false;
   RecordOptions records;
 };
 void add_rewrite_options(CLI::App& app, RewriteOptions& options);
@@ -69,15 +74,17 @@ struct Fate {
   bool encoded = false;  // its values were encoded anew
   bool kept = false;     // it stays although the command is about changing it
   std::uint64_t elements = 0, bytes_in = 0, bytes_out = 0;
-  std::uint32_t input_file = 0;  // index into the catalog's sources
-  std::size_t outputs = 0;       // how many of the plan's, consecutive
+  std::uint32_t input_file = 0;               // index into the catalog's sources
+  std::size_t outputs = 0;                    // how many of the plan's, consecutive
+  const ModelView::Origin* origin = nullptr;  // of a tensor that is seen as another
 };
 
 // A rewrite in the making: prepare() it, add the steps, finish() it.
 struct Job {
   std::shared_ptr<const Model> model;
-  std::vector<bool> chosen;          // by logical tensor
-  std::vector<std::uint32_t> owner;  // the logical tensor of each catalog entry
+  std::shared_ptr<const ModelView> view = nullptr;  // what the model is seen through, or null
+  std::vector<bool> chosen;                         // by logical tensor
+  std::vector<std::uint32_t> owner;                 // the logical tensor of each catalog entry
   Destination to;
   std::shared_ptr<const Renamer> rename;
   Metadata meta;  // of the output, edits done
@@ -85,6 +92,12 @@ struct Job {
   std::vector<Fate> fates;
   std::vector<SideFile> side;        // of the output folder
   std::vector<std::string> remarks;  // for people: what changed beside the tensors
+
+  const Model& input() const { return view ? *view->from : *model; }  // whose files are read
+  // Where the entry's tensor comes from; null: from itself.
+  const ModelView::Origin* origin_of(std::uint32_t tensor) const {
+    return view ? &view->origins[tensor] : nullptr;
+  }
 };
 // Opens, selects, decides where the result goes and edits the metadata. `prefer`: the format to
 // write when neither -o nor --to says one and the input is NPY; null: its own.

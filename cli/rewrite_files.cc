@@ -5,8 +5,10 @@
 #include <fmt/format.h>
 
 #include "cli/rewrite.h"
+#include "formats/hf/model_card.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
+#include "lib/numeric/mix.h"
 
 namespace wtool {
 namespace {
@@ -34,6 +36,22 @@ std::string stem_of(const Model& model, const Format& format) {
       name.compare(name.size() - 9, 4, "-of-") == 0 && digits(name.size() - 5, 5))
     name.resize(name.size() - 15);
   return name.empty() || name == "-" ? "model" : name;
+}
+
+std::string upper_case(std::string_view s) {
+  std::string out(s);
+  for (char& c : out)
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  return out;
+}
+
+// As the reference names a file in a folder: "Llama-3.2-1B-BF16".
+std::string stem_of_view(const Job& job) {
+  std::string type;
+  if (const auto number = job.meta.count("general.file_type"))
+    for (const Mix& m : all_mixes())
+      if (m.file_type == *number) type = upper_case(m.name);
+  return name_without(default_file_name(job.meta, type), ".gguf");
 }
 
 // --- Names and files ---------------------------------------------------------------------------
@@ -157,8 +175,8 @@ Cut cut_files(Job& job, const RewriteOptions& o, std::span<const OutTensor> outp
     if (cut.counts.empty()) cut.counts.push_back(0);
     return cut;
   }
-  if (folder && !o.single && job.to.format->shard_name && job.model->catalog.sources().size() > 1 &&
-      job.model->catalog.format != "npy") {
+  if (folder && !o.single && !job.view && job.to.format->shard_name &&
+      job.model->catalog.sources().size() > 1 && job.model->catalog.format != "npy") {
     Cut cut = cut_as_input(job);
     if (cut.counts.size() > 1) return cut;
   }
@@ -177,7 +195,9 @@ std::string file_name_for(const std::string& tensor, const Format& format) {
 void set_files(Job& job, const RewriteOptions& o, const std::vector<OutTensor>& outputs) {
   const Format& format = *job.to.format;
   const Cut cut = cut_files(job, o, outputs);
-  const std::string stem = stem_of(*job.model, format);
+  const std::string stem = !job.view               ? stem_of(*job.model, format)
+                           : format.name == "gguf" ? stem_of_view(job)
+                                                   : "model";
   const std::size_t n = cut.counts.size();
   std::size_t at = 0;
   for (std::size_t i = 0; i < n; ++i) {

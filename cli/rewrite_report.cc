@@ -36,12 +36,19 @@ double bits_per_weight(const Totals& t) {
 }
 
 struct Group {
-  std::string name, from, to, why;
+  std::string name, from, to, why, origin;
   Shape shape;
   std::size_t count = 0;
   std::uint64_t bytes_in = 0, bytes_out = 0;
   bool several_shapes = false;
 };
+
+// What the tensor was in the input: "model.layers.*.mlp.up_proj.weight, transposed".
+std::string origin_text(const Fate& f, bool one_by_one) {
+  if (!f.origin) return {};
+  const std::string& name = f.origin->tensors;
+  return (one_by_one ? name : folded(name)) + (f.origin->how.empty() ? "" : ", " + f.origin->how);
+}
 
 // Fates that say the same of tensors whose names differ in numbers only, in order of appearance.
 std::vector<Group> grouped(const Job& job, bool one_by_one) {
@@ -54,7 +61,7 @@ std::vector<Group> grouped(const Job& job, bool one_by_one) {
     const std::string key =
         one_by_one ? std::to_string(i) : name + '\0' + f.from + '\0' + f.to + '\0' + why;
     const auto [it, fresh] = at.emplace(key, groups.size());
-    if (fresh) groups.push_back({name, f.from, f.to, why, f.shape});
+    if (fresh) groups.push_back({name, f.from, f.to, why, origin_text(f, one_by_one), f.shape});
     Group& g = groups[it->second];
     if (g.count == 1 && name != f.name) g.name = name;
     if (g.count == 0) g.name = f.name;
@@ -67,17 +74,22 @@ std::vector<Group> grouped(const Job& job, bool one_by_one) {
 }
 
 void print_fates(const Job& job, bool verbose) {
-  Table table({{"tensor"},
-               {"", true, 2},
-               {"shape", false, 4},
-               {"from", false, 1},
-               {"to"},
-               {"size", true, 3},
-               {"why", false, 0}});
-  for (const Group& g : grouped(job, verbose))
-    table.row({printable(g.name), g.count > 1 ? fmt::format("×{}", g.count) : "",
-               g.several_shapes ? "various" : to_text(g.shape), g.from, g.to,
-               human_bytes(g.bytes_out), g.why});
+  std::vector<Table::Column> columns{{"tensor"},         {"", true, 2}, {"shape", false, 4},
+                                     {"from", false, 1}, {"to"},        {"size", true, 3},
+                                     {"why", false, 0}};
+  if (job.view) columns.push_back({"made of", false, 1});
+  Table table(std::move(columns));
+  for (const Group& g : grouped(job, verbose)) {
+    std::vector<std::string> cells{printable(g.name),
+                                   g.count > 1 ? fmt::format("×{}", g.count) : "",
+                                   g.several_shapes ? "various" : to_text(g.shape),
+                                   g.from,
+                                   g.to,
+                                   human_bytes(g.bytes_out),
+                                   g.why};
+    if (job.view) cells.push_back(printable(g.origin));
+    table.row(std::move(cells));
+  }
   table.print(2);
 }
 
@@ -230,7 +242,9 @@ std::string summary_line(const Outcome& o) {
   for (const auto& [to, n] : into)
     text += fmt::format("{}{} tensor{} to {}", text.empty() ? "" : ", ", n, n == 1 ? "" : "s", to);
   const std::size_t copied = o.job.fates.size() - t.encoded - t.kept;
-  if (copied > 0) text += fmt::format("{}{} copied", text.empty() ? "" : ", ", copied);
+  if (copied > 0)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", copied,
+                        o.job.view ? "of the same type" : "copied");
   if (t.kept > 0)
     text += fmt::format("{}{} kept ({})", text.empty() ? "" : ", ", t.kept, kept_reasons(o.job));
   return text + fmt::format("\n{} → {}   {:.2f} bits/weight", human_bytes(t.bytes_in),
@@ -260,6 +274,10 @@ void write_tensors(JsonWriter& w, const Outcome& o) {
     w.member("shape", f.shape);
     w.member("from", std::string_view(f.from));
     w.member("to", std::string_view(f.to));
+    if (f.origin) {
+      w.name_member("made_of", f.origin->tensors);
+      if (!f.origin->how.empty()) w.member("how", std::string_view(f.origin->how));
+    }
     w.member("encoded", f.encoded);
     w.member("kept", f.kept);
     if (!f.why.empty() || !f.reason.empty())

@@ -77,22 +77,24 @@ class Reshaped final : public Moved {
   }
 };
 
-// Row r is row `from(r)` of the source.
+// Rows of each head: halves become pairs, or the reverse.
 class Permuted final : public Moved {
  public:
-  Permuted(TensorPtr of, std::uint64_t heads) : Moved(of->shape(), {of}) {
-    rows_ = whole().rows / heads;
-  }
+  Permuted(TensorPtr of, std::uint64_t heads, bool back)
+      : Moved(of->shape(), {of}), rows_(of->whole().rows / heads), back_(back) {}
 
  private:
   void pieces(const Box& box, const std::function<void(const Piece&)>& visit) const override {
     for (std::uint64_t r = 0; r < box.rows; ++r) {
       const std::uint64_t row = box.row + r, in_head = row % rows_;
-      const std::uint64_t from = row - in_head + in_head % 2 * (rows_ / 2) + in_head / 2;
-      visit({&source(), {from, 1, box.col, box.cols}, r * box.cols});
+      const std::uint64_t half = rows_ / 2;
+      const std::uint64_t from = back_ ? in_head % half * 2 + in_head / half
+                                       : in_head % 2 * half + in_head / 2;
+      visit({&source(), {row - in_head + from, 1, box.col, box.cols}, r * box.cols});
     }
   }
   std::uint64_t rows_;  // of a head
+  bool back_;
 };
 
 // A part of the source that is contiguous.
@@ -181,7 +183,9 @@ TensorPtr reshaped(TensorPtr of, Shape shape) {
   return std::make_shared<Reshaped>(std::move(of), std::move(shape));
 }
 
-TensorPtr permuted(TensorPtr of, std::uint64_t heads) {
+namespace {
+
+TensorPtr permuted_rows(TensorPtr of, std::uint64_t heads, bool back) {
   const Shape shape = of->shape();
   if (shape.empty() || shape.size() > 2)
     throw Error(Fault::Usage,
@@ -190,9 +194,19 @@ TensorPtr permuted(TensorPtr of, std::uint64_t heads) {
     throw Error(Fault::Usage, fmt::format("{} rows are not {} heads of pairs", shape[0], heads));
   need_rows(*of);
   if (of->elements() == 0) return of;
-  if (shape.size() == 2) return std::make_shared<Permuted>(std::move(of), heads);
+  if (shape.size() == 2) return std::make_shared<Permuted>(std::move(of), heads, back);
   need_elements(*of);
-  return reshaped(permuted(reshaped(std::move(of), {shape[0], 1}), heads), shape);
+  return reshaped(permuted_rows(reshaped(std::move(of), {shape[0], 1}), heads, back), shape);
+}
+
+}  // namespace
+
+TensorPtr permuted(TensorPtr of, std::uint64_t heads) {
+  return permuted_rows(std::move(of), heads, false);
+}
+
+TensorPtr unpermuted(TensorPtr of, std::uint64_t heads) {
+  return permuted_rows(std::move(of), heads, true);
 }
 
 TensorPtr transposed(TensorPtr of) {

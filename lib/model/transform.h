@@ -15,6 +15,7 @@ TensorPtr reshaped(TensorPtr of, Shape shape);
 // second half; they become pairs of one of each. Turns the order in which Hugging Face keeps what a
 // rotary embedding turns (halves) into that of GGUF's llama (pairs).
 TensorPtr permuted(TensorPtr of, std::uint64_t heads);
+TensorPtr unpermuted(TensorPtr of, std::uint64_t heads);  // the reverse: pairs become halves
 TensorPtr transposed(TensorPtr of);  // a matrix
 // Elements [begin, end) of the first dimension.
 TensorPtr rows_of(TensorPtr of, std::uint64_t begin, std::uint64_t end);

@@ -59,6 +59,30 @@ class Added final : public Tensor {
   float addend_;
 };
 
+class Widened final : public Tensor {
+ public:
+  explicit Widened(TensorPtr of) : Tensor(DType::F32, of->shape()), of_(std::move(of)) {}
+
+  void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
+    Scratch::Frame frame(scratch);
+    const auto values = frame.take<float>(box.elements());
+    read_f32(*of_, box, values, scratch);
+    std::ranges::copy(std::as_bytes(values), out.begin());
+  }
+  bool cells(const Box& box, std::span<float> low, std::span<float> high,
+             Scratch& scratch) const override {
+    if (steps_of(*of_) != StepsOf::Levels) return false;
+    if (box.elements() == 0) return true;
+    Scratch::Frame frame(scratch);
+    const auto slack = frame.take<float>(box.elements());
+    read_cells(*of_, box, {low, high, slack}, scratch);
+    return true;
+  }
+
+ private:
+  TensorPtr of_;
+};
+
 }  // namespace
 
 float half_way(const FloatGrid& grid, float value, bool up) noexcept {
@@ -105,6 +129,11 @@ void read_cells(const Tensor& tensor, const Box& box, const CellSpans& out, Scra
     low[i] = finite ? half_way(grid, values[i], false) : values[i];
     high[i] = finite ? half_way(grid, values[i], true) : values[i];
   }
+}
+
+TensorPtr widened(TensorPtr of) {
+  if (of->dtype() == DType::F32) return of;
+  return std::make_shared<Widened>(std::move(of));
 }
 
 TensorPtr added(TensorPtr of, float addend) {

@@ -36,5 +36,7 @@ void read_cells(const Tensor& tensor, const Box& box, const CellSpans& out, Scra
 
 // of + addend, in f32; cells move with the values.
 TensorPtr added(TensorPtr of, float addend);
+// The same values in f32; of f32, the tensor itself.
+TensorPtr widened(TensorPtr of);
 
 }  // namespace wtool

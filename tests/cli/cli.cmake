@@ -15,6 +15,9 @@ endforeach()
 add_test(NAME cli.mixes COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/mixes_test.py
                                 $<TARGET_FILE:wtool>)
 set_tests_properties(cli.mixes PROPERTIES LABELS cli TIMEOUT 300)
+add_test(NAME cli.hf COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/hf_test.py
+                             $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
+set_tests_properties(cli.hf PROPERTIES LABELS cli TIMEOUT 300)
 add_test(NAME cli.stats COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/stats_test.py
                                 $<TARGET_FILE:wtool>)
 set_tests_properties(cli.stats PROPERTIES LABELS cli TIMEOUT 300)

@@ -259,7 +259,7 @@ class Signed(SignedModel):
         self.assertNotIn("EXTRA", said)
         pathlib.Path("out/new").touch()
         self.wtool("verify", "-c", "out.manifest.json", *self.trust, code=1)
-        self.wtool("convert", "m", "--manifest", "--sign", self.key, "-o", "out.gguf")
+        self.wtool("convert", "m", "--as-is", "--manifest", "--sign", self.key, "-o", "out.gguf")
         self.wtool("verify", "-c", "out.gguf.manifest.json", *self.trust)
         self.wtool("verify", "m", "-t", "*", "-c", "out.gguf.manifest.json", *self.trust)
         root = self.wtool("digest", "--content", "m").stdout.split()[0]

@@ -22,7 +22,7 @@ import unittest
 
 import weight_files
 from findings_files import junit, sarif
-from weight_files import U32, STRING, Command, floats, write_safetensors
+from weight_files import U32, STRING, Command, floats, read_safetensors, write_safetensors
 
 SOURCE = pathlib.Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else pathlib.Path(".")
 GOLDEN = SOURCE.parent / "shared/golden/hf2gguf"
@@ -31,16 +31,6 @@ GOLDEN = SOURCE.parent / "shared/golden/hf2gguf"
 def bf16(values):
     """Exact for values that bf16 has."""
     return b"".join(struct.pack("<f", v)[2:] for v in values)
-
-
-def read_safetensors(path):
-    raw = pathlib.Path(path).read_bytes()
-    (n,) = struct.unpack_from("<Q", raw)
-    header = json.loads(raw[8 : 8 + n])
-    header.pop("__metadata__", None)
-    data = raw[8 + n :]
-    return {name: (t["dtype"], t["shape"], data[t["data_offsets"][0] : t["data_offsets"][1]])
-            for name, t in header.items()}
 
 
 def f32_of(dtype, raw):

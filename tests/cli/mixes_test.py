@@ -287,7 +287,7 @@ class Mixes(Command):
         config = {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8}
         for heads, want in ((8, "q4_k"), (16, "q3_k")):
             pathlib.Path("hf/config.json").write_text(json.dumps(config | {"num_key_value_heads": heads}))
-            self.assertEqual(self.types("--type", "q2_k", "hf", "-o", "o.gguf")["model.layers.0.self_attn.v_proj.weight"][0], want)
+            self.assertEqual(self.types("--type", "q2_k", "--as-is", "hf", "-o", "o.gguf")["model.layers.0.self_attn.v_proj.weight"][0], want)
 
     def test_long_names_are_refused_with_a_way_out(self):
         name = "model." + "x" * 60 + ".weight"

@@ -96,7 +96,7 @@ class Records(Command):
 
     def test_gguf_keeps_numbers_as_numbers(self):
         self.folder()
-        self.wtool("convert", "model", "-x", "empty", "--dtype", "f16", "-o", "m.gguf")
+        self.wtool("convert", "model", "-x", "empty", "--dtype", "f16", "--as-is", "-o", "m.gguf")
         keys, _ = read_gguf("m.gguf")
         shards = sorted(p for p in os.listdir("model") if p.endswith(".safetensors"))
         self.assertGreater(len(shards), 1)

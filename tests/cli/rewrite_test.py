@@ -565,8 +565,8 @@ class Rewrite(Command):
     def test_what_would_break_a_quantized_model_is_refused(self):
         self.quantized_folder()
         self.refused("convert", "hf-int8", "--rename", "layers=blk", "-o", "r/", code=2, saying=["quantization_config"])
-        self.refused("convert", "hf-int8", "-o", "r.gguf", code=2, saying=["compressed-tensors", "--dtype"])
-        self.run_wtool("convert", "hf-int8", "--dtype", "f16", "--rename", "layers=blk", "-o", "r.gguf")
+        self.refused("convert", "hf-int8", "--as-is", "-o", "r.gguf", code=2, saying=["compressed-tensors", "--dtype"])
+        self.run_wtool("convert", "hf-int8", "--as-is", "--dtype", "f16", "--rename", "layers=blk", "-o", "r.gguf")
 
     def test_rename_collisions_are_all_named(self):
         write_safetensors("m.safetensors", {k: ("F32", [1], floats([1])) for k in ("a", "b", "c", "d")})

@@ -134,6 +134,17 @@ def write_safetensors(path, tensors, metadata=None):
     pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
+def read_safetensors(path):
+    """name -> (dtype, shape, bytes)"""
+    raw = pathlib.Path(path).read_bytes()
+    (n,) = struct.unpack_from("<Q", raw)
+    header = json.loads(raw[8 : 8 + n])
+    header.pop("__metadata__", None)
+    data = memoryview(raw)[8 + n :]
+    return {name: (t["dtype"], t["shape"], bytes(data[t["data_offsets"][0] : t["data_offsets"][1]]))
+            for name, t in header.items()}
+
+
 def floats(values):
     return struct.pack(f"<{len(values)}f", *values)
 

@@ -1,0 +1,114 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "formats/hf/tokenizer.h"
+
+namespace wtool {
+
+// What there is to know of each architecture to get from a Hugging Face folder to the GGUF that
+// llama.cpp runs, and back: nothing but data, in architectures.cc. Facts from llama.cpp's converter
+// (conversion/*.py, gguf-py/gguf/tensor_mapping.py) and its loader (src/models/*.cpp), v0.5.0.
+
+// A formula over config.json: alternatives from left to right, of which the first that has all its
+// parts counts: "head_dim | hidden_size / num_attention_heads". A part is a number, or a key; a
+// dotted one leads into objects. + - * / from left to right; / rounds down.
+using Formula = std::string_view;
+
+// How a tensor's elements move.
+enum class Move : std::uint8_t {
+  Same,
+  PermuteHeads,    // rows of each query head from halves to pairs
+  PermuteKvHeads,  // likewise of the heads of keys
+  Transpose,       // Conv1D keeps [in, out]
+  Stack,           // one of a layer's experts: all of them in one tensor
+  Halves,          // [n, 2·m, k]: the first m rows of each, then the others: two outputs
+  SplitKvB,        // MLA's kv_b: [heads, nope + v, rank]; keys transposed, values: two outputs
+};
+enum class Presence : std::uint8_t {
+  Always,
+  Optional,
+  // Of a layer's tensors either all Dense or all Experts are there.
+  Dense,
+  Experts,
+  // Of these, too, one or the other: a query projection, and one by way of a low rank.
+  Direct,
+  LowRank,
+};
+enum class Bias : std::uint8_t { Optional, Required };
+
+struct TensorRow {
+  // The module without the model's prefix and ".weight": {L} is a layer, {X} an expert.
+  std::string_view hf;
+  std::string_view
+      gguf;  // of two outputs both, with a comma; ends in ".bias" if that is what it is
+  // The weight's dimensions as letters of kDimensions, '*' for any: "Q,H". "": not checked.
+  std::string_view shape = {};
+  Presence presence = Presence::Always;
+  Move move = Move::Same;
+  Bias bias = Bias::Optional;
+};
+
+// A tensor that llama.cpp has no use for. '*' stands for anything.
+struct DropRow {
+  std::string_view hf, why;
+  Formula when = {};  // only if it is there and is not 0; "": always
+};
+
+enum class KeyType : std::uint8_t {
+  U32,
+  F32,
+  Bool,
+  RopeScaling,  // rope.scaling.*: what belongs to the kind of scaling
+  Gating,       // the name of a function
+  Pooling,      // from modules.json
+  FileType,     // general.file_type
+};
+struct KeyRow {
+  std::string_view key;  // without "{arch}."; in full if it begins with "general."
+  KeyType type;
+  Formula from = {};
+  bool required = false;  // the loader refuses the file, or aborts, without it
+};
+
+// What the class assumes where config.json says nothing: transformers' configuration classes.
+struct DefaultRow {
+  std::string_view key;
+  double value;
+};
+
+struct Architecture {
+  std::string_view name;                      // general.architecture
+  std::span<const std::string_view> classes;  // of config.json's "architectures"
+  std::string_view model_type;                // of config.json, of the first class
+  TokenizerPath tokenizer;
+  std::span<const std::string_view> prefixes;  // that names may have: "model."
+  std::span<const TensorRow> tensors, more_tensors = {};
+  std::span<const KeyRow> keys, more_keys = {};
+  std::span<const DefaultRow> defaults = {};
+  std::span<const DropRow> drops = {};
+  std::span<const std::string_view> ignored_keys = {};
+  bool norms_plus_one = false;   // weights of norms are kept as their distance from 1
+  bool rope_freqs = false;       // scaling of kind llama3 becomes a tensor
+  bool back = false;             // from GGUF to a folder, too
+  bool of_experts = false;       // of several of one name: the one with experts
+  bool trims_embedding = false;  // rows of the embedding beyond the tokenizer's are left out
+};
+
+std::span<const Architecture> all_architectures() noexcept;
+// By the name of a class or of a model type; null: not known.
+const Architecture* architecture_of_class(std::string_view hf_class) noexcept;
+const Architecture* architecture_named(std::string_view gguf_name) noexcept;
+
+// What letters in TensorRow::shape stand for.
+struct Dimension {
+  char letter;
+  Formula size;
+};
+std::span<const Dimension> all_dimensions() noexcept;
+// Tensors of modules that see or hear, which text models leave out.
+std::span<const std::string_view> foreign_parts() noexcept;
+std::span<const std::string_view> foreign_starts() noexcept;
+
+}  // namespace wtool
