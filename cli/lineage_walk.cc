@@ -272,6 +272,12 @@ class Walk {
       p.signature = std::move(signature);
     if (!c.files.empty()) return;  // the file with its metadata is not among those of the digest
     try {
+      const Registry& registry = context_.registry;
+      const SourcePtr inside = registry.unwrap ? registry.unwrap(file) : file;
+      const bool weights = std::ranges::any_of(registry.formats, [&](const Format* f) {
+        return f->read && f->detect && f->detect(*inside);
+      });
+      if (!weights) return;  // a config or a tokenizer: made of nothing
       Diagnostics faults;
       const Catalog catalog = read_catalog(file, context_.registry, faults);
       file->check_unchanged();

@@ -52,10 +52,14 @@ std::string model_type(const Model& model) {
   }
 }
 
-// The model's files, sorted by name.
-std::vector<std::pair<std::string, SourcePtr>> files_by_name(const Model& model) {
+// The files that the output is made of, sorted by name. Where a model is seen as another, what lies
+// beside the weights (config.json, the tokenizer) makes it, too.
+std::vector<std::pair<std::string, SourcePtr>> files_by_name(const Job& job) {
+  const Model& model = job.input();
   std::vector<std::pair<std::string, SourcePtr>> out;
   for (const SourcePtr& s : model.catalog.sources()) out.emplace_back(name_in(model, s->name()), s);
+  if (job.view)
+    for (const SideFile& s : model.side) out.emplace_back(s.name, s.content);
   std::ranges::sort(out, {}, [](const auto& f) { return std::string_view(f.first); });
   return out;
 }
@@ -66,10 +70,11 @@ bool is_one_source(const Model& model) {
 }
 
 // With their digests, or where there are none yet, with others of the same length.
-std::vector<Lineage::Source> sources_of(const Model& model, std::vector<Sha256> digests = {}) {
+std::vector<Lineage::Source> sources_of(const Job& job, std::vector<Sha256> digests = {}) {
+  const Model& model = job.input();
   std::vector<Lineage::Source> out;
   std::uint64_t bytes = 0;
-  const auto files = files_by_name(model);
+  const auto files = files_by_name(job);
   digests.resize(files.size());
   for (std::size_t i = 0; i < files.size(); ++i) {
     out.push_back({files[i].first, files[i].second->size(), digests[i].hex()});
@@ -120,15 +125,16 @@ Records::Records(const RecordOptions& options, Job& job, const Finish& how, cons
   lineage_ = {.version = std::string(version_number()),
               .operation = std::string(how_.verb),
               .recipe = options.recipe(job.to.format->name),
-              .sources = sources_of(job.input())};
+              .sources = sources_of(job)};
   set_lineage(job.meta, *lineage_, job.to.format->name != "safetensors");
 }
 
-// What only packs the same tensors anew keeps the bytes that it had.
+// What only packs the same tensors anew keeps the bytes that it had; seen as another model's they
+// are not the same.
 bool Records::wants_lineage() const {
   if (options_.lineage) return true;
   return !options_.no_lineage && has_place(job_) && job_.input().catalog.format != "imatrix" &&
-         std::ranges::any_of(job_.fates, &Fate::encoded);
+         (job_.view || std::ranges::any_of(job_.fates, &Fate::encoded));
 }
 
 std::vector<std::string> Records::beside() const {
@@ -151,8 +157,7 @@ void Records::begin(OutputSet& outputs, OutputSet::Existing existing) {
   first_file_ = outputs.files();
   if (lineage_ || options_.provenance || options_.bom) {
     std::vector<Extent> extents;
-    for (const auto& [name, file] : files_by_name(job_.input()))
-      extents.push_back({file, 0, file->size()});
+    for (const auto& [name, file] : files_by_name(job_)) extents.push_back({file, 0, file->size()});
     source_digests_ = std::make_unique<SourceDigests>(std::move(extents), context_);
   }
   if (!beside_anything(options_)) return;
@@ -165,7 +170,7 @@ void Records::begin(OutputSet& outputs, OutputSet::Existing existing) {
 }
 
 void Records::take_source_digests() {
-  sources_ = sources_of(job_.input(), source_digests_->get());
+  sources_ = sources_of(job_, source_digests_->get());
   source_digests_.reset();
   if (!lineage_) return;  // they are for the documents
   lineage_->sources = sources_;

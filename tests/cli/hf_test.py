@@ -6,6 +6,7 @@ usage: hf_test.py WTOOL SOURCE_DIR     (Python's standard library only)
 That bytes and metadata are the reference converter's is tested in tests/interop. Folders here are
 those of testdata/hf2gguf, changed by hand.
 """
+import hashlib
 import json
 import os
 import pathlib
@@ -72,9 +73,9 @@ class HuggingFace(Command):
 
     def test_shards_are_cut_by_size(self):
         self.folder()
-        self.wtool("convert", "m", "-o", "out/", "--to", "gguf", "--shard-size", "80KB")
+        self.wtool("convert", "m", "-o", "out/", "--to", "gguf", "--shard-size", "80KB", "--no-lineage")
         self.assertGreater(len(os.listdir("out")), 2)
-        self.wtool("convert", "m", "-o", "whole.gguf")
+        self.wtool("convert", "m", "-o", "whole.gguf", "--no-lineage")
         self.wtool("convert", "out", "-o", "joined.gguf", "--single")
         self.assertEqual(pathlib.Path("joined.gguf").read_bytes(), pathlib.Path("whole.gguf").read_bytes())
 
@@ -124,25 +125,37 @@ class HuggingFace(Command):
             outputs.add(pathlib.Path("x.gguf").read_bytes())
         self.assertEqual(len(outputs), 1)
 
+    def test_lineage_names_config_and_tokenizer_too(self):
+        self.folder()
+        self.wtool("convert", "m", "-o", "x.gguf")
+        keys, _ = read_gguf("x.gguf")
+        names = {keys[f"wtool.source.{i}.name"][1]: keys[f"wtool.source.{i}.sha256"][1]
+                 for i in range(keys["wtool.source.count"][1])}
+        for name in ("model.safetensors", "config.json", "tokenizer.json"):
+            self.assertEqual(names[name], hashlib.sha256(pathlib.Path("m", name).read_bytes()).hexdigest())
+        self.wtool("inspect", "--lineage", "x.gguf")
+        pathlib.Path("m/config.json").write_text(pathlib.Path("m/config.json").read_text() + " ")
+        self.assertIn("config.json", self.wtool("inspect", "--lineage", "x.gguf", code=1).stdout)
+
     # --- layouts of checkpoints
 
     def test_rope_parameters_of_transformers_5_mean_the_same(self):
         self.folder()
-        self.wtool("convert", "m", "-o", "old.gguf")
+        self.wtool("convert", "m", "-o", "old.gguf", "--no-lineage")
         old = json.loads(pathlib.Path("m/config.json").read_text())
         self.folder(config={"rope_scaling": None, "rope_theta": None, "torch_dtype": None, "dtype": "bfloat16",
                             "rope_parameters": old["rope_scaling"] | {"rope_theta": old["rope_theta"]}})
-        self.wtool("convert", "m", "-o", "new.gguf")
+        self.wtool("convert", "m", "-o", "new.gguf", "--no-lineage")
         self.assertEqual(pathlib.Path("old.gguf").read_bytes(), pathlib.Path("new.gguf").read_bytes())
 
     def test_prefixes_do_not_matter(self):
         self.folder()
-        self.wtool("convert", "m", "-o", "plain.gguf")
+        self.wtool("convert", "m", "-o", "plain.gguf", "--no-lineage")
         for rename in (lambda n: n.removeprefix("model."), lambda n: "base_model.model." + n,
                        lambda n: "model.language_model." + n.removeprefix("model.") if n.startswith("model.") else n,
                        lambda n: "language_model." + n):
             self.folder(tensors=lambda own: {rename(n): t for n, t in own.items()})
-            self.wtool("convert", "m", "-o", "other.gguf", "-f")
+            self.wtool("convert", "m", "-o", "other.gguf", "-f", "--no-lineage")
             keys, tensors = read_gguf("other.gguf")
             self.assertEqual((keys, tensors), read_gguf("plain.gguf"))
 
