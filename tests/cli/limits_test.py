@@ -6,6 +6,7 @@ usage: limits_test.py WTOOL SOURCE     (Python's standard library only)
 Files are sparse where only their size matters. A run has 256 MiB of address space and twenty seconds, so that a limit
 that comes too late shows.
 """
+import json
 import os
 import pathlib
 import re
@@ -146,6 +147,18 @@ class Limits(Command):
         sparse("f/config.json", 4 * MIB + 1, b'{"quantization_config": {')
         # The model itself is sound: what its values mean is left open, and said.
         self.told("inspect", "f", code=0, says="4194305 bytes are too many", documented="4 MiB")
+
+    def test_a_config_of_a_folder_that_becomes_gguf(self):
+        self.folder()
+        sparse("f/config.json", 4 * MIB + 1, b'{"architectures": ["LlamaForCausalLM"],')
+        self.told("convert", "f", "-o", "o.gguf", code=3, says="4194305 bytes are too many", documented="4 MiB; 4 MiB")
+        config = {"architectures": ["MixtralForCausalLM"], "num_hidden_layers": 1, "hidden_size": 2**31, "num_attention_heads": 1,
+                  "vocab_size": 1}
+        for more, says in (({"num_hidden_layers": 2**32 - 1}, "4294967295 layers"),
+                           ({"num_hidden_layers": 2**32}, "not a count of 32 bits"),
+                           ({"rope_scaling": {"rope_type": "llama3"}}, "heads of 2147483648 dimensions")):
+            pathlib.Path("f/config.json").write_text(json.dumps(config | more))
+            self.told("convert", "f", "-o", "o.gguf", "--no-vocab", code=3, says=says, documented="65,536")
 
     def test_metadata_beside_npy_files(self):
         os.mkdir("n")
