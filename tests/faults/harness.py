@@ -83,9 +83,14 @@ CASES = [
     Case("compress", "compress in/small.safetensors --plain -o out/o.zst -j1", varies=READING),
     Case("planes", "compress in/small.safetensors --planes -o out/o.zst -j1", varies=READING),
     Case("difference", "compress in/small.safetensors --base in/base.safetensors -o out/o.zst -j1", varies=READING),
+    Case("compress-folder", "compress in/pair -o out/o/ -j1", varies=READING),
+    Case("compress-stdout", "compress in/small.safetensors --planes -o - -j1", output="stdout", varies=READING),
     Case("decompress", "decompress in/small.zst -o out/o.safetensors -j1", varies=READING),
+    Case("decompress-plain", "decompress in/plain.zst -f -o out/o.safetensors -j1", {"o.safetensors": b"old"}, varies=READING),
     Case("decompress-difference", "decompress in/difference.zst --base in/base.safetensors -o out/o.safetensors -j1", varies=READING),
+    Case("decompress-folder", "decompress in/pair-zst -o out/o/ -j1", varies=READING),
     Case("decompress-tensor", "decompress in/small.zst --tensor lm_head.weight -o out/o.npy -j1", varies=READING),
+    Case("decompress-salvage", "decompress in/small.zst --salvage out/o.safetensors -j1", varies=READING),
     Case("salvage", "check in/model --salvage out/o/ --sarif out/s.sarif -j1"),
     # As on a file system that has less to offer.
     Case("plain-file", "convert in/m.safetensors -o out/o.safetensors -j1",
@@ -122,6 +127,7 @@ class Faults(unittest.TestCase):
     maxDiff = 2000
 
     def setUp(self):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which arms the shim; a job in the background ignores it
         self.home = os.getcwd()
         self.dir = tempfile.mkdtemp(prefix="wtool-faults-")
         os.chdir(self.dir)
@@ -233,15 +239,29 @@ def make_inputs():
     write_safetensors("in/small.safetensors", small)
     small["lm_head.weight"] = ("F32", [16, 32], noise(rng, 16 * 32))  # as if trained on
     write_safetensors("in/base.safetensors", small)
-    for name, options in (("small", ["--planes"]), ("difference", ["--base", "in/base.safetensors"])):
-        subprocess.run([WTOOL, "compress", "in/small.safetensors", *options, "-o", f"in/{name}.zst"], check=True,
-                       stdout=subprocess.DEVNULL)
+    for name, options in (("small", ["--planes"]), ("plain", ["--plain"]), ("difference", ["--base", "in/base.safetensors"])):
+        compress("in/small.safetensors", *options, "-o", f"in/{name}.zst")
+    os.mkdir("in/pair")
+    shutil.copy("in/small.safetensors", "in/pair/model.safetensors")
+    pathlib.Path("in/pair/config.json").write_text('{"model_type": "none"}')
+    compress("in/pair", "--planes", "-o", "in/pair-zst/")
+
+
+def compress(*args):
+    subprocess.run([WTOOL, "compress", *args], check=True, stdout=subprocess.DEVNULL)
 
 
 def make_large():
     """Long enough in the making to be met at work."""
     rng = random.Random(6)
-    write_safetensors("in/large.safetensors", tensors(rng, 4, 256, 256), {"format": "pt"})
+    model = tensors(rng, 4, 256, 256)
+    write_safetensors("in/large.safetensors", model, {"format": "pt"})
+    for name, (kind, shape, raw) in model.items():  # as if trained on: some numbers are others
+        other = noise(rng, 64)
+        model[name] = (kind, shape, other + raw[len(other) :])
+    write_safetensors("in/large-base.safetensors", model, {"format": "pt"})
+    for name, options in (("large", ["--planes"]), ("large-difference", ["--base", "in/large-base.safetensors"])):
+        compress("in/large.safetensors", *options, "-o", f"in/{name}.zst")
 
 
 def main():

@@ -82,7 +82,11 @@ class Races(Faults):
         for name, path in (("convert", "in/m.safetensors"), ("copy", "in/m.safetensors"), ("q4_0", "in/m.safetensors"),
                            ("shards", "in/model/model.safetensors"), ("shards", "in/model/tokenizer.json"),
                            ("planes", "in/small.safetensors"), ("difference", "in/base.safetensors"),
-                           ("decompress", "in/small.zst"), ("decompress-difference", "in/base.safetensors")):
+                           ("compress-folder", "in/pair/config.json"), ("decompress", "in/small.zst"),
+                           ("decompress-difference", "in/base.safetensors"),
+                           ("decompress-difference", "in/difference.zst"),
+                           ("decompress-folder", "in/pair-zst/config.json"), ("decompress-tensor", "in/small.zst"),
+                           ("decompress-salvage", "in/small.zst")):
             case, noticed = BY_NAME[name], 0
             for change in (cut, overwrite, grow, exchange, os.remove):
                 def act():
@@ -104,11 +108,15 @@ class Races(Faults):
                 act.__name__ = change.__name__
                 # From when its header is read: an input that changes before is another input.
                 calls = READING + ["copy_file_range", "fsync"]
-                # The bytes that one read gets, and of which file.
+                # The bytes that one read gets, and of which file; with what lies beside, the output has been begun.
+                log = self.undisturbed(case, calls).log
                 begin, whose = (("8192", ".safetensors") if "tokenizer" in path else
                                 ("9" if path.endswith(".zst") else "8", path))
-                first = next(c.number for c in self.undisturbed(case, calls).log
-                             if c.result == begin and c.first.endswith(whose))
+                if "pair" in path:
+                    log = log[next(i for i, c in enumerate(log) if c.name == "mkdir") :]
+                    first = next(c.number for c in log if c.number)
+                else:
+                    first = next(c.number for c in log if c.result == begin and c.first.endswith(whose))
                 tried += self.at_every_call(case, calls, act, check, first)
             self.assertGreater(noticed, 10, name)
         print(f"{tried} moments", flush=True)

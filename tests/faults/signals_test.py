@@ -19,6 +19,12 @@ RANDOM_CASES = [
     Case("shards", "convert in/large.safetensors --dtype f16 -o out/o/ --shard-size 300kB -j2"),
     Case("replace-folder", "convert in/large.safetensors --dtype f16 -f -o out/o/ --shard-size 300kB -j2",
          {"o": None, "o/model-00001-of-00002.safetensors": b"old, one", "o/model.safetensors.index.json": b"{}"}),
+    Case("compress", "compress in/large.safetensors --plain -o out/o.zst -j2"),
+    Case("planes", "compress in/large.safetensors --planes -f -o out/o.zst -j2", {"o.zst": b"old"}),
+    Case("difference", "compress in/large.safetensors --base in/large-base.safetensors -o out/o.zst -j2"),
+    Case("decompress", "decompress in/large.zst -o out/o.safetensors -j2"),
+    Case("decompress-difference",
+         "decompress in/large-difference.zst --base in/large-base.safetensors -o out/o.safetensors -j2"),
 ]
 
 
@@ -91,7 +97,7 @@ class Signals(Faults):
                 self.run_case(case)
                 lengths.append(time.monotonic() - started)
             length = min(lengths)
-            for i in range(400 if LONG else 50):
+            for i in range(400 if LONG else 25):
                 number = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT][i % 3]
                 self.prepare(case)
                 with open("stdout", "wb") as out:

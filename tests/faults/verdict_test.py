@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 
 from harness import LONG, READING, WTOOL, Case, Faults, main, tree
@@ -28,7 +27,6 @@ SIGN = Case("sign", "sign in/model --key in/me.pem -o out/m.sig -j1")
 class Verdicts(Faults):
     def setUp(self):
         super().setUp()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which arms the shim; a job in the background ignores it
         wtool = lambda *args: subprocess.run([WTOOL, *args], check=True, capture_output=True)
         shutil.copytree("in/model", "in/changed")
         with open("in/changed/model.safetensors", "r+b") as file:
