@@ -275,8 +275,37 @@ def compressed(wtool):
                     yield (at / "out").read_bytes()
 
 
+def hf(wtool):
+    """The folders of testdata/hf2gguf, every size an eighth, of two layers at most; and their GGUF files."""
+    sizes = ("hidden_size", "intermediate_size", "vocab_size", "head_dim", "n_embd", "n_ctx", "n_positions", "max_position_embeddings",
+             "moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim",
+             "qk_rope_head_dim", "v_head_dim", "sliding_window")
+    for folder in sorted((ROOT / "testdata" / "hf2gguf").glob("*/hf")):
+        config = json.loads((folder / "config.json").read_text())
+        vocabulary = config["vocab_size"]
+        small = {k: max(v // 8, 1) if k in sizes and isinstance(v, int) else v for k, v in config.items()}
+        tensors = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            raw = path.read_bytes()
+            header = json.loads(raw[8:8 + struct.unpack_from("<Q", raw)[0]])
+            for name, t in header.items():
+                if name == "__metadata__":
+                    continue
+                shape = [vocabulary // 8 if d == vocabulary else d // 8 if d >= 16 else d for d in t["shape"]]
+                n = math.prod(shape) * (4 if t["dtype"] == "F32" else 2)
+                tensors[name] = (t["dtype"], shape, bytes(range(64)) * (n // 64) + bytes(n % 64))
+        weights = file(tensors)
+        yield parts(json.dumps(small).encode(), weights)
+        with tempfile.TemporaryDirectory() as at:
+            (pathlib.Path(at) / "config.json").write_text(json.dumps(small))
+            (pathlib.Path(at) / "model.safetensors").write_bytes(weights)
+            out = pathlib.Path(at) / "x.gguf"
+            if wtool and subprocess.run([wtool, "convert", at, "-o", out, "--no-vocab"], capture_output=True).returncode == 0:
+                yield parts(b"", out.read_bytes())
+
+
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "compressed": compressed, "manifest": manifest, "rules": rules, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "compressed": compressed, "hf": hf, "manifest": manifest, "rules": rules, "cli": cli}
 
 
 def seed(target, folder, wtool=None):
