@@ -7,8 +7,12 @@
 //       writes OUT; MATRIX is an importance matrix in its .dat form
 //   ggml_quantize_model LIBRARY-FOLDER load FILE
 //       loads all of it and checks its blocks
+//   ggml_quantize_model LIBRARY-FOLDER predict FILE TEXT
+//       prints "tokens N …" of the text, "special BOS EOS ADDS-BOS", and "next" with the
+//       probability of each token that may follow
 //
 // Exit status: 0 done, 1 the library refuses, 77 a library of another release.
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -39,6 +43,28 @@ struct ModelParams {
   void* progress_data;
   const void* overrides;
   bool vocab_only, check_tensors, extra_buffers, no_host, no_alloc, load_mtp;
+};
+struct ContextParams {
+  std::uint32_t context, batch, micro_batch, sequences, snapshots, outputs, sequence_outputs;
+  std::int32_t threads, batch_threads;
+  int type, rope_scaling, pooling, attention, flash_attention;
+  float rope_base, rope_scale, yarn[4];
+  std::uint32_t yarn_context;
+  float defragment;
+  void *evaluate, *evaluate_data;
+  int key_type, value_type;
+  void *abort, *abort_data;
+  bool embeddings, offload_cache, no_times, offload_operations, full_window, unified;
+  void* samplers;
+  std::size_t sampler_count;
+  void* other;
+};
+struct Batch {
+  std::int32_t count;
+  std::int32_t* tokens;
+  float* embeddings;
+  std::int32_t *positions, *sequence_counts, **sequences;
+  std::int8_t* outputs;
 };
 struct Importance {
   const char* name;
@@ -180,7 +206,7 @@ int quantize(const Libraries& l, int argc, char** argv, bool dry_run) {
   return get<Quantize>(l.llama, "llama_model_quantize")(argv[3], argv[4], &p) == 0 ? 0 : 1;
 }
 
-int load(const Libraries& l, const std::string& folder, const char* path) {
+void* open_model(const Libraries& l, const std::string& folder, const char* path) {
   get<void(const char*)>(l.ggml, "ggml_backend_load_all_from_path")(folder.c_str());
   get<void()>(l.llama, "llama_backend_init")();
   auto p = get<ModelParams()>(l.llama, "llama_model_default_params")();
@@ -189,9 +215,66 @@ int load(const Libraries& l, const std::string& folder, const char* path) {
   p.gpu_layers = 0;
   p.extra_buffers = false;
   p.check_tensors = true;
-  void* model =
-      get<void*(const char*, ModelParams)>(l.llama, "llama_model_load_from_file")(path, p);
+  return get<void*(const char*, ModelParams)>(l.llama, "llama_model_load_from_file")(path, p);
+}
+
+int load(const Libraries& l, const std::string& folder, const char* path) {
+  void* model = open_model(l, folder, path);
   if (!model) return 1;
+  get<void(void*)>(l.llama, "llama_model_free")(model);
+  return 0;
+}
+
+std::vector<std::int32_t> tokens_of(void* llama, const void* vocabulary, const std::string& text) {
+  using Tokenize =
+      std::int32_t(const void*, const char*, std::int32_t, std::int32_t*, std::int32_t, bool, bool);
+  const auto size = static_cast<std::int32_t>(text.size());
+  std::vector<std::int32_t> out(text.size() + 8);
+  const auto n = get<Tokenize>(llama, "llama_tokenize")(
+      vocabulary, text.data(), size, out.data(), static_cast<std::int32_t>(out.size()), true, true);
+  if (n <= 0) die(1, "the library cannot tokenize the text");
+  out.resize(static_cast<std::size_t>(n));
+  return out;
+}
+
+void print_probabilities(const float* logits, std::int32_t n) {
+  double most = -INFINITY, sum = 0;
+  for (std::int32_t i = 0; i < n; ++i) most = std::fmax(most, double{logits[i]});
+  for (std::int32_t i = 0; i < n; ++i) sum += std::exp(logits[i] - most);
+  std::printf("next");
+  for (std::int32_t i = 0; i < n; ++i) std::printf(" %.9g", std::exp(logits[i] - most) / sum);
+  std::printf("\n");
+}
+
+int predict(const Libraries& l, const std::string& folder, const char* path, const char* text) {
+  void* model = open_model(l, folder, path);
+  if (!model) return 1;
+  const auto ask = [&](const char* what, const void* of) {
+    return get<std::int32_t(const void*)>(l.llama, what)(of);
+  };
+  auto p = get<ContextParams()>(l.llama, "llama_context_default_params")();
+  if (p.context != 512 || p.batch != 2048 || p.yarn[0] != -1 || p.yarn[3] != -1 ||
+      p.key_type != 1 || p.value_type != 1 || p.embeddings || !p.no_times || p.samplers || p.other)
+    die(kOtherRelease, "the parameters are those of another release");
+  p.threads = p.batch_threads = 1;
+  void* context = get<void*(void*, ContextParams)>(l.llama, "llama_init_from_model")(model, p);
+  if (!context) die(1, "the library makes no context of the model");
+  const void* vocabulary = get<const void*(const void*)>(l.llama, "llama_model_get_vocab")(model);
+  std::vector<std::int32_t> tokens = tokens_of(l.llama, vocabulary, text);
+  std::printf("tokens");
+  for (const std::int32_t t : tokens) std::printf(" %d", t);
+  const bool adds = get<bool(const void*)>(l.llama, "llama_vocab_get_add_bos")(vocabulary);
+  std::printf("\nspecial %d %d %d\n", ask("llama_vocab_bos", vocabulary),
+              ask("llama_vocab_eos", vocabulary), adds);
+  const Batch batch = get<Batch(std::int32_t*, std::int32_t)>(l.llama, "llama_batch_get_one")(
+      tokens.data(), static_cast<std::int32_t>(tokens.size()));
+  if (get<std::int32_t(void*, Batch)>(l.llama, "llama_decode")(context, batch) != 0)
+    die(1, "the library cannot run the model");
+  const float* logits =
+      get<const float*(void*, std::int32_t)>(l.llama, "llama_get_logits_ith")(context, -1);
+  if (!logits) die(1, "the library gives no result");
+  print_probabilities(logits, ask("llama_vocab_n_tokens", vocabulary));
+  get<void(void*)>(l.llama, "llama_free")(context);
   get<void(void*)>(l.llama, "llama_model_free")(model);
   return 0;
 }
@@ -201,7 +284,8 @@ int load(const Libraries& l, const std::string& folder, const char* path) {
 int main(int argc, char** argv) {
   const std::string what = argc > 3 ? argv[2] : "";
   if (what == "load") return load(open_all(argv[1]), argv[1], argv[3]);
+  if (what == "predict" && argc == 5) return predict(open_all(argv[1]), argv[1], argv[3], argv[4]);
   if (argc < 6 || (what != "types" && what != "write"))
-    die(2, "usage: ggml_quantize_model LIBRARY-FOLDER types|write|load FILE …");
+    die(2, "usage: ggml_quantize_model LIBRARY-FOLDER types|write|load|predict FILE …");
   return quantize(open_all(argv[1]), argc, argv, what == "types");
 }

@@ -77,3 +77,18 @@ target_compile_definitions(ggml_quantize PRIVATE WTOOL_SOURCE_DIR="${PROJECT_SOU
 add_test(NAME interop.ggml_quantize COMMAND ggml_quantize)
 set_tests_properties(interop.ggml_quantize PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300
                      ENVIRONMENT "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
+
+# Hugging Face folders against llama.cpp's converter, and run by its library.
+if(Python3_FOUND)
+  foreach(subject files runs)
+    set(name interop.hf2gguf)
+    if(subject STREQUAL runs)
+      set(name interop.hf2gguf_runs)
+    endif()
+    add_test(NAME ${name}
+      COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/hf2gguf.py ${subject} $<TARGET_FILE:wtool>
+              ${PROJECT_SOURCE_DIR} $<TARGET_FILE:ggml_quantize_model>)
+    set_tests_properties(${name} PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300 ENVIRONMENT
+                         "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
+  endforeach()
+endif()
