@@ -123,6 +123,30 @@ constexpr std::string_view kWordsWithMarks =
 constexpr std::string_view kTiktoken100k =
     R"(split '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3})"
     R"(| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)";
+constexpr std::string_view kTiktoken100kDigit =
+    R"(split '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N})"
+    R"(| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)";
+constexpr std::string_view kWordsOfDigits =
+    R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+)"
+    R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kSeedWords =
+    R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1})"
+    R"(| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kTurkishWords =
+    R"(split [^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kJaisWords =
+    R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3})"
+    R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S))"
+    R"(|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1})";
+constexpr std::string_view kExaoneWords =
+    R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+)"
+    R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+)";
+constexpr std::string_view kKimiWords =
+    R"(split [\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*)"
+    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+)"
+    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+    R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kTiktoken200k =
     R"(split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
@@ -136,23 +160,35 @@ constexpr std::string_view kTekken =
 constexpr std::string_view kDeepSeekWords =
     R"(split [!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
     R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kSparkWords =
+    R"(split [!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
+    R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+)";
+constexpr std::string_view kThreeDigits = R"(split \p{N}{1,3})";
+constexpr std::string_view kIdeographsAndKana = "split [一-龥\u3040-ゟ゠-ヿ]+",
+                           kEastAsian = "split [一-龥ࠀ-一가-\uD7FF]+";
+constexpr std::string_view kBloomWords = "split  ?[^(\\s|[.,!?…。，、।۔،])]+";
 constexpr std::string_view kLetterTable =
     "split "
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-"
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-"
+    "ᏽᲐ-"
     "ᲺᲽ-"
     "Ჿᴀ-"
     "ᴫᵫ-ᵷᵹ-ᶚḀ-"
     "ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-"
-    "ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-"
+    "ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-"
+    "𐳲𑢠-"
     "𑣟𞤀-"
     "𞥃]"
     "+";
 constexpr std::string_view kBytes = "bytes", kGptWords = "words", kDigit = "digit";
 
-// Which steps llama.cpp has a name for. Its regular expressions are its own, adapted ones; that
-// they split alike was confirmed by it or by others with the vocabularies that it has names for.
-// Those of llama-bpe, qwen2, gpt-2, falcon, deepseek-llm, deepseek-coder, starcoder, smollm and
-// command-r were compared with copies of the models' own tokenizer.json, word for word.
+// Which steps llama.cpp has a name for. Its own regular expressions are adaptations of those that
+// the models' tokenizer.json spell out. The steps here are those of public files, word for word:
+// Llama 3, dolma2 and Granite 4 (the first), Qwen2 and Qwen3, Qwen3.5, gpt-oss and MiniMax-M2
+// (gpt-4o), Nemotron 3 and Voxtral (tekken), GPT-2, SmolLM2, StarCoder2, Refact and Command-R,
+// DeepSeek V3/V4, Coder and V2, Falcon, BLOOM, Kimi, MiniCPM5, LLaDA (bailingmoe), Spark,
+// Seed-Coder, Laguna, Cohere2. Those of jais-2, exaone-moe and ufakzeka are what llama.cpp quotes
+// of them, and viking's, of which no file was at hand, what it does.
 struct Known {
   std::string_view name;
   bool ignore_merges;  // a word that is a token is taken whole, as "ignore_merges": true has it
@@ -165,25 +201,32 @@ constexpr std::array kRows{
     Known{"dbrx", false, {kTiktoken100k}},
     Known{"qwen2", false, {kWords1}},
     Known{"qwen35", false, {kWordsWithMarks}},
+    Known{"bailingmoe", false, {kTiktoken100kDigit}},
+    Known{"seed-coder", false, {kSeedWords}},
+    Known{"ufakzeka", false, {kTurkishWords}},
+    Known{"jais-2", false, {kJaisWords}},
+    Known{"exaone-moe", false, {kExaoneWords}},
     Known{"gpt-4o", false, {kTiktoken200k}},
+    Known{"tiny_aya", false, {R"(split \d{1,3}(?=(?:\d{3})*\b))", kTiktoken200k}},
     Known{"tekken", true, {kTekken}},
+    Known{"kimi-k2", false, {kKimiWords}},
+    Known{"minicpm5", true, {kThreeDigits, kWordsOfDigits}},
+    Known{"laguna", false, {R"(Split (?:\r?\n)+(?!\r?\n) MergedWithNext)", kWords1}},
     Known{"gpt-2", false, {kGptWords}},
     Known{"starcoder", false, {kDigit, kGptWords}},
-    Known{"deepseek-v3",
-          false,
-          {R"(split \p{N}{1,3})", "split [一-龥\u3040-ゟ゠-ヿ]+", kDeepSeekWords}},
+    Known{"deepseek-v3", false, {kThreeDigits, kIdeographsAndKana, kDeepSeekWords}},
+    Known{"spark2_5", false, {kThreeDigits, kIdeographsAndKana, kSparkWords, kDigit}},
     Known{"deepseek-coder",
           false,
-          {R"(split [\r\n])", R"(split \s?\p{L}+)", R"(split \s?\p{P}+)",
-           "split [一-龥ࠀ-一가-\uD7FF]+", kDigit}},
+          {R"(split [\r\n])", R"(split \s?\p{L}+)", R"(split \s?\p{P}+)", kEastAsian, kDigit}},
     Known{"deepseek-llm",
           false,
           {R"(split [\r\n])", kLetterTable, "split \\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
-           R"(split \s+$)", "split [一-龥ࠀ-一가-\uD7FF]+", kDigit}},
+           R"(split \s+$)", kEastAsian, kDigit}},
     Known{
         "falcon", false, {"punctuation Contiguous", kGptWords, "digits", "split [0-9][0-9][0-9]"}},
-    Known{"bloom", false, {"split  ?[^(\\s|[.,!?…。，、।۔،])]+"}},
-    Known{"viking", false, {"split  ?[^(\\s|[.,!?…。，、।۔،])]+", kDigit}}};
+    Known{"bloom", false, {kBloomWords}},
+    Known{"viking", false, {kBloomWords, kDigit}}};
 
 // Tokenizers of transformers that are made from vocab.json and merges.txt, and what they split by.
 struct ClassRow {

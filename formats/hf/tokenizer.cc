@@ -14,6 +14,7 @@
 #include "formats/hf/tokenizer_build.h"
 #include "formats/hf/tokenizer_config.h"
 #include "formats/hf/tokenizer_json.h"
+#include "formats/hf/tokenizer_normalizer.h"
 #include "formats/hf/tokenizer_special.h"
 #include "formats/hf/tokenizer_table.h"
 #include "formats/schemes/quantization_config.h"
@@ -67,20 +68,6 @@ const Habits& habits_of(std::string_view architecture) {
   return it == kHabits.end() ? kNone : *it;
 }
 
-// A normalizer or a pre-tokenizer that begins each text with a space.
-bool begins_with_space(const Json& part) {
-  const std::string_view type = text_of(member(part, "type"));
-  if (type == "Prepend") return text_of(member(part, "prepend")) == "\u2581";
-  if (type == "Metaspace") {
-    const std::string_view scheme = text_of(member(part, "prepend_scheme"));
-    return scheme.empty() ? flag_of(member(part, "add_prefix_space"), true) : scheme != "never";
-  }
-  for (const std::string_view key : {"normalizers", "pretokenizers"})
-    if (const Json* list = member(part, key); list && list->is_array())
-      if (std::ranges::any_of(*list, begins_with_space)) return true;
-  return false;
-}
-
 class Writer {
  public:
   Writer(const Model& model, const Json& config, const TokenizerWish& wish, Metadata& meta,
@@ -104,6 +91,8 @@ class Writer {
       write_pieces(*pieces->content);
     else if (json_)
       write_json();
+    else if (const SideFile* side = model_.side_file("sentencepiece.bpe.model"))
+      write_fairseq(*side->content);
     else
       throw nothing_there();
   }
@@ -162,12 +151,18 @@ class Writer {
         .hint("--no-vocab leaves it out");
   }
 
+  // Pieces of text with bytes to fall back on, as SentencePiece has them, not an alphabet of bytes.
+  bool is_pieces() const {
+    const std::vector<std::string> steps = pre_tokenizer_steps(json_->pre_tokenizer);
+    return json_->byte_fallback && std::ranges::find(steps, "bytes") == steps.end();
+  }
+
   BuildSources sources() {
     return {config_, added_file_, wish_.vocabulary, habits_.as_said, notes_};
   }
 
   void write_json() {
-    if (json_->model == "BPE" && json_->byte_fallback) return write_ranks();
+    if (json_->model == "BPE" && is_pieces()) return write_ranks();
     if (json_->model == "BPE") return write_words();
     if (json_->model == "WordPiece") return write_word_pieces();
     if (json_->model == "Unigram") return write_unigrams();
@@ -205,6 +200,7 @@ class Writer {
                               quoted(json_->continuing_prefix + json_->end_of_word)))
           .in(json_->file);
     const std::string pre = pre_tokenizer();
+    note_normalizer(*json_, notes_);
     const TokenTable table = table_of_words(*json_, sources());
     write_plain(table, "gpt2", pre);
     if (json_->merges.count() == 0)
@@ -239,6 +235,10 @@ class Writer {
                   fmt::format("continued words are marked with {}, but in llama.cpp with '##'",
                               quoted(json_->continuing_prefix)))
           .in(json_->file);
+    if (const auto steps = pre_tokenizer_steps(json_->pre_tokenizer);
+        !steps.empty() && steps != std::vector<std::string>{"BertPreTokenizer"})
+      notes_.push_back(fmt::format("{}: splits by {}, but llama.cpp at spaces and punctuation",
+                                   json_->file, quoted(steps[0])));
     write_type_count();
     TokenTable table = table_of_words(*json_, sources());
     table.mark_words();
@@ -248,8 +248,22 @@ class Writer {
 
   void write_unigrams() {
     const TokenTable table = table_of_unigrams(*json_, sources());
-    write_scored(table, "t5", json_->file);
+    write_unigram_table(table, json_->file, unigram_habits(*json_));
+  }
+  void write_fairseq(const Source& file) {
+    const SentencePieceModel model = read_sentencepiece(file);
+    if (model.kind != SentencePieceModel::Kind::Unigram)
+      throw Error(Fault::Unsupported, "is no Unigram model, as XLM-RoBERTa has").in(file.name());
+    const TokenTable table = table_of_fairseq(model, file.name(), sources());
+    write_unigram_table(table, file.name(), unigram_habits(model, file.name()));
+  }
+  void write_unigram_table(const TokenTable& table, std::string_view file, UnigramHabits habits) {
+    write_scored(table, "t5", file);
+    meta_.set(kSpacePrefix, habits.space_prefix);
     write_type_count();
+    meta_.set("tokenizer.ggml.remove_extra_whitespaces", habits.remove_extra_spaces);
+    if (!habits.charsmap.empty())
+      meta_.set("tokenizer.ggml.precompiled_charsmap", byte_array(std::move(habits.charsmap)));
     write_rest(table, "t5");
   }
 

@@ -1,6 +1,7 @@
 #include "formats/hf/tokenizer_build.h"
 
 #include <algorithm>
+#include <array>
 #include <unordered_set>
 
 #include <fmt/format.h>
@@ -210,6 +211,28 @@ TokenTable table_of_unigrams(const TokenizerJson& json, const BuildSources& from
     const TokenTable::Token t = table[*json.unknown_id];
     table.set(*json.unknown_id, t.text, t.score, TokenType::Unknown);
   }
+  return table;
+}
+
+TokenTable table_of_fairseq(const SentencePieceModel& model, std::string_view file,
+                            const BuildSources& from) {
+  constexpr std::size_t kOwn = 3;  // pieces that have a place of their own: <unk>, <s>, </s>
+  if (model.pieces.size() < kOwn)
+    throw Error(Fault::BadFile, fmt::format("has {} pieces, fewer than the {} that every model has",
+                                            model.pieces.size(), kOwn))
+        .in(file);
+  const std::uint64_t mask = model.pieces.size() + 1;
+  TokenTable table = sized_table(mask + 1, file, from);
+  for (const std::uint64_t id : {0, 1, 2}) {
+    static constexpr std::array<std::string_view, 3> kFirst{"<s>", "<pad>", "</s>"};
+    table.set(id, kFirst[id], 0, TokenType::Control);
+  }
+  table.set(3, "<unk>", 0, TokenType::Unknown);
+  for (std::size_t i = kOwn; i < model.pieces.size(); ++i) {
+    const SentencePieceModel::Piece& p = model.pieces[i];
+    table.set(i + 1, p.text, p.score, type_of_piece(p.type));
+  }
+  table.set(mask, "<mask>", 0, TokenType::Control);
   return table;
 }
 

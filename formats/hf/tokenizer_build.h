@@ -29,5 +29,9 @@ TokenTable table_of_pieces(const SentencePieceModel& model, std::string_view fil
 // first, so a token's score is the negative rank of the first merge that makes it.
 TokenTable table_of_ranks(const TokenizerJson& json, const BuildSources& from);
 TokenTable table_of_unigrams(const TokenizerJson& json, const BuildSources& from);
+// sentencepiece.bpe.model of XLM-RoBERTa: its own first four tokens, then the pieces after theirs,
+// and a mask at the end.
+TokenTable table_of_fairseq(const SentencePieceModel& model, std::string_view file,
+                            const BuildSources& from);
 
 }  // namespace wtool

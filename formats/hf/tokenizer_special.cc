@@ -199,21 +199,4 @@ void add_special_tokens(SpecialSources from, Metadata& meta) {
   Specials(std::move(from)).add_to(meta);
 }
 
-void add_normalizer_flags(const Json& normalizer, Metadata& meta) {
-  const std::string_view type = text_of(member(normalizer, "type"));
-  const auto copy = [&](std::string_view from, std::string_view to) {
-    if (const Json* value = member(normalizer, from); value && value->is_boolean())
-      meta.set(to, value->get<bool>());
-  };
-  constexpr std::string_view kLowercase = "tokenizer.ggml.normalizer.lowercase",
-                             kStripAccents = "tokenizer.ggml.normalizer.strip_accents";
-  if (type == "Lowercase") meta.set(kLowercase, true);
-  if (type == "StripAccents") meta.set(kStripAccents, true);
-  if (type == "BertNormalizer") {
-    copy("lowercase", kLowercase);
-    copy("strip_accents", kStripAccents);
-  }
-  for (const Json& n : list_of(normalizer, "normalizers")) add_normalizer_flags(n, meta);
-}
-
 }  // namespace wtool

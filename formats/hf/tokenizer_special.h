@@ -26,7 +26,4 @@ struct SpecialSources {
 // Appends the ids, then the add_* flags, in the order in which the reference finds them.
 void add_special_tokens(SpecialSources from, Metadata& meta);
 
-// What a normalizer says of case and accents, for tokenizers that normalise while they run.
-void add_normalizer_flags(const nlohmann::json& normalizer, Metadata& meta);
-
 }  // namespace wtool
