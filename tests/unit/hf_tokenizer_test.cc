@@ -152,7 +152,7 @@ TEST_CASE("vocab.json and merges.txt are taken where there is no tokenizer.json"
                    {"merges.txt", "#version: 0.2\na b\n"},
                    {"added_tokens.json", R"({"<|x|>": 4, "y": 3})"},
                    {"tokenizer_config.json", Json{{"tokenizer_class", tokenizer_class}}.dump()}}),
-        {{"eos_token_id", 4}}, {TokenizerPath::Bpe, "qwen2", "", 5, pre});
+        Json::parse(R"({"eos_token_id": 4})"), {TokenizerPath::Bpe, "qwen2", "", 5, pre});
   };
   const AddedKeys got = add("Qwen2Tokenizer");
   CHECK(got["pre"] == "qwen2");
