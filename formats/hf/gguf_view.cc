@@ -171,21 +171,31 @@ class GgufMapper {
     return false;
   }
 
+  // DeepSeek-V3's layers for predicting several tokens lie behind the others.
+  bool is_extra_layer(std::string_view bare) {
+    constexpr std::string_view kStart = "layers.";
+    if (!bare.starts_with(kStart)) return false;
+    bare.remove_prefix(kStart.size());
+    const auto layer = parse_u64(bare.substr(0, bare.find('.')));
+    const std::uint64_t extra = config_.count("num_nextn_predict_layers").value_or(0);
+    if (!layer || *layer < layers_ || *layer - layers_ >= extra) return false;
+    ++drops_["of a layer that predicts further tokens"];
+    return true;
+  }
+
   void place(const LogicalTensor& t) {
     const std::string bare = bare_name(t.name, arch_);
     if (dropped(t, bare)) return;
+    if (is_extra_layer(bare)) return;
     const auto found = find_row(bare);
-    if (found && found->row->hf.find("{L}") != std::string_view::npos &&
-        found->numbers.layer >= layers_) {
-      // DeepSeek-V3's layers for predicting several tokens lie behind the others.
-      ++drops_[fmt::format("of a layer beyond the {} of config.json", layers_)];
-      return;
-    }
     if (!found) {
       unmapped_.emplace_back(t.name);
       return;
     }
     try {
+      if (found->row->hf.find("{L}") != std::string_view::npos && found->numbers.layer >= layers_)
+        throw Error(Fault::BadFile, fmt::format("layer {}, but config.json says {}, counted from 0",
+                                                found->numbers.layer, layers_));
       check_shape(t, *found);
       move(t, *found);
     } catch (Error& e) {
@@ -271,12 +281,9 @@ class GgufMapper {
   }
 
   void emit(const std::string& name, TensorPtr values, ModelView::Origin origin) {
-    const bool number =
-        info(values->dtype()).kind == Kind::Float || info(values->dtype()).kind == Kind::Block;
-    const bool known = values->dtype() == DType::F32 || values->dtype() == DType::F16 ||
-                       values->dtype() == DType::BF16;
-    if (is_f32_only(name, values->shape().size()) || (!known && number)) values = widened(values);
-    if (!number && !known) values = widened(values);
+    const DType type = values->dtype();
+    const bool kept = type == DType::F32 || type == DType::F16 || type == DType::BF16;
+    if (!kept || is_f32_only(name, values->shape().size())) values = widened(values);
     if (values->shape().size() > 1 && !file_type_ && values->dtype() != DType::F32)
       file_type_ = values->dtype() == DType::BF16 ? kMostlyBf16 : kMostlyF16;
     count(name, *values);

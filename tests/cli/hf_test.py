@@ -202,6 +202,13 @@ class HuggingFace(Command):
         done = self.wtool("convert", "m", "-o", "y.gguf")
         self.assertIn("left out: 1 tensor: a buffer, not a weight", done.stdout)
 
+    def test_layers_that_predict_further_tokens_are_left_out(self):
+        more = {"model.layers.2.eh_proj.weight": ("BF16", [2], bytes(4)), "model.layers.2.self_attn.q_a_proj.weight": ("BF16", [2], bytes(4))}
+        self.folder("deepseek2-tiny", config={"num_nextn_predict_layers": 1}, tensors=lambda own: own | more)
+        self.assertIn("left out: 2 tensors: of a layer that predicts", self.wtool("convert", "m", "-o", "x.gguf").stdout)
+        self.folder("deepseek2-tiny", tensors=lambda own: own | more)
+        self.refused_all("m", "-o", "y.gguf", code=3, saying=["layers.2.eh_proj.weight", "layer 2, but config.json says 2"])
+
     def test_defaults_of_the_class_stand_in_for_what_config_leaves_out(self):
         self.folder(config={"max_position_embeddings": None, "rms_norm_eps": None, "head_dim": None})
         self.wtool("convert", "m", "-o", "x.gguf")
@@ -260,6 +267,8 @@ class HuggingFace(Command):
         self.refused_all("m", "-o", "x.gguf", code=3, saying=["-1"])
         self.folder(config={"num_hidden_layers": 3})
         self.refused_all("m", "-o", "x.gguf", code=3, saying=["'model.layers.2.input_layernorm.weight'", "9 tensors missing"])
+        self.folder(config={"num_hidden_layers": 1})
+        self.refused_all("m", "-o", "x.gguf", code=3, saying=["'model.layers.1.mlp.up_proj.weight': layer 1, but config.json says 1"])
         self.folder("mixtral-tiny", config={"num_local_experts": 100000})
         self.refused_all("m", "-o", "x.gguf", code=3, saying=["100000 experts"])
         self.folder("mixtral-tiny", config={"num_local_experts": 3})
