@@ -88,6 +88,7 @@ constexpr std::array kFixes{
     Fix{"values", "fetch the file again, or make it again from its source"},
     Fix{"file", "fetch it again; see what the page or the error that came instead says"},
     Fix{"model.note", "nothing, if it is as you expect"},
+    Fix{"compressed.frames", "fetch it again, or keep what is whole with --salvage OUT"},
     Fix{"compressed-tensors.config", kConfig},
     Fix{"compressed-tensors.targets", kConfig},
     Fix{"gptq.config", kConfig},

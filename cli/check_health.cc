@@ -6,6 +6,7 @@
 
 #include "cli/check_report.h"
 #include "cli/terminal.h"
+#include "formats/compressed_review.h"
 #include "formats/config_review.h"
 #include "formats/content.h"
 #include "lib/base/text.h"
@@ -43,6 +44,11 @@ std::vector<RuleList> rules_for(const Model& model, const Registry& registry, bo
       schemes.push_back(t.scheme);
   for (const Scheme* s : schemes) out.push_back(s->rules);
   if (!fast) out.push_back(health_rules());
+  const auto compressed = [](const SourcePtr& s) {
+    return dynamic_cast<const CompressedFile*>(s.get()) != nullptr;
+  };
+  if (!fast && std::ranges::any_of(model.catalog.sources(), compressed))
+    out.push_back(compressed_rules());
   return out;
 }
 
@@ -79,10 +85,10 @@ void review_suffixes(const Model& model, const Registry& registry, Diagnostics& 
   }
 }
 
-void review(CheckResult& result, const CheckOptions& o, const Context& context) {
+void look_at(CheckResult& result, std::span<const std::uint32_t> entries, const CheckOptions& o,
+             const Context& context) {
   const Model& model = *result.model;
   Diagnostics& faults = result.faults;
-  const auto entries = chosen_entries(model, o.select);
   review_suffixes(model, context.registry, faults);
   review_texts(model, faults);
   review_content(model, !o.fast, faults);
@@ -90,8 +96,24 @@ void review(CheckResult& result, const CheckOptions& o, const Context& context) 
   if (const Format* format = format_of(model, context.registry); format && format->review)
     format->review(model.catalog, !o.fast, faults);
   if (!o.fast) check_values(result, entries, context);
-  for (const Diagnostics::Note& n : faults.notes()) faults.report(kNote, n.where, kNowhere, n.text);
+}
+
+void review(CheckResult& result, const CheckOptions& o, const Context& context) {
+  const Model& model = *result.model;
+  Diagnostics& faults = result.faults;
+  auto entries = chosen_entries(model, o.select);
+  const Diagnostics before = faults;
+  const DamageReview damage(model);
+  look_at(result, entries, o, context);
   for (const SourcePtr& s : model.catalog.sources()) s->check_unchanged();
+  Diagnostics found = before;
+  result.damaged = damage.report(found);
+  if (found.count() > before.count()) {  // once more, without values that are none
+    faults = std::move(found);
+    std::erase_if(entries, [&](std::uint32_t i) { return result.damaged[i]; });
+    look_at(result, entries, o, context);
+  }
+  for (const Diagnostics::Note& n : faults.notes()) faults.report(kNote, n.where, kNowhere, n.text);
 }
 
 void judge_findings(CheckResult& result) {
@@ -173,7 +195,7 @@ std::vector<RuleList> all_check_rules(const Registry& registry) {
     for (const RuleList list : {f->rules, f->index_rules, f->review_rules})
       if (!list.empty()) out.push_back(list);
   out.insert(out.end(), {catalog_rules(), model_rules(), config_rules(), text_rules(),
-                         content_rules(), health_rules(), RuleList(kOwnRules)});
+                         content_rules(), compressed_rules(), health_rules(), RuleList(kOwnRules)});
   for (const Scheme* s : registry.schemes)
     if (!s->rules.empty()) out.push_back(s->rules);
   return out;
@@ -205,7 +227,7 @@ ExitCode check_health(const CheckOptions& o, const Context& context) {
   result.ok = std::ranges::none_of(result.judged, &CheckResult::Judged::fails);
   std::optional<Error> failed;  // what was found is told all the same
   if (!o.salvage.empty()) try {
-      result.salvaged = salvage(result.model, result.faults, o, context);
+      result.salvaged = salvage(result.model, result.faults, result.damaged, o, context);
     } catch (const Error& e) {
       if (e.fault() == Fault::Cancelled) throw;
       failed = e;

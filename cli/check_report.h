@@ -30,8 +30,9 @@ struct CheckResult {
   std::vector<RuleList> rules;  // that were looked at
   std::vector<Judged> judged;   // the gravest first, else as found
   Counts counts;
-  HealthTotals values;  // unless fast
-  bool ok = true;       // by --fail-on
+  HealthTotals values;        // unless fast
+  std::vector<bool> damaged;  // entries of the catalog that cannot be decompressed
+  bool ok = true;             // by --fail-on
   std::optional<Salvaged> salvaged;
 };
 

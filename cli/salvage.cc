@@ -77,11 +77,25 @@ std::unordered_set<std::string_view> broken_modules(const Diagnostics& faults) {
   return out;
 }
 
-void add_tensors(Job& job, const Diagnostics& faults, std::vector<std::string>& left_out) {
+// Logical tensors of which a part is damaged.
+std::vector<bool> broken_tensors(const Job& job, const std::vector<bool>& damaged) {
+  std::vector<bool> out(job.model->tensors.size());
+  for (std::size_t i = 0; i < damaged.size(); ++i)
+    if (damaged[i]) out[job.owner[i]] = true;
+  return out;
+}
+
+void add_tensors(Job& job, const Diagnostics& faults, const std::vector<bool>& damaged,
+                 std::vector<std::string>& left_out) {
   const auto broken = broken_modules(faults);
+  const std::vector<bool> lost = broken_tensors(job, damaged);
   for (const TensorEntry& t : job.model->catalog.entries()) {
-    if (!job.chosen[job.owner[job.model->catalog.index_of(t)]]) continue;
-    if (broken.contains(module_of(t.name)) && !t.name.ends_with(".bias"))
+    const std::uint32_t i = job.model->catalog.index_of(t);
+    if (!job.chosen[job.owner[i]]) continue;
+    if (lost[job.owner[i]])
+      left_out.push_back(fmt::format("tensor {}: {}", quoted(t.name),
+                                     damaged[i] ? "is damaged" : "another part is damaged"));
+    else if (broken.contains(module_of(t.name)) && !t.name.ends_with(".bias"))
       left_out.push_back(
           fmt::format("tensor {}: the other parts of the weight are lost", quoted(t.name)));
     else if (const auto why = job.to.format->refuses(as_output(t)))
@@ -127,17 +141,19 @@ std::string check_salvage(const Model& model, const CheckOptions& o, const Conte
 }
 
 Salvaged salvage(std::shared_ptr<const Model> model, const Diagnostics& faults,
-                 const CheckOptions& o, const Context& context) {
+                 const std::vector<bool>& damaged, const CheckOptions& o, const Context& context) {
   const RewriteOptions rewrite = rewrite_options(o);
-  if (model->catalog.entries().empty())
-    throw Error(Fault::BadFile, "holds no intact tensor: there is nothing to salvage")
-        .in(model->path);
+  const Error nothing =
+      Error(Fault::BadFile, "holds no intact tensor: there is nothing to salvage").in(model->path);
+  if (model->catalog.entries().empty()) throw Error(nothing);
   Job job = prepare(std::move(model), rewrite, context, "salvaged");
   std::string ignored;  // keys of a part, whose others may be lost
   if (job.to.format->whole_meta) job.meta = job.to.format->whole_meta(job.meta, 0, ignored);
   Salvaged out{.path = job.to.path, .left_out = {}};
   drop_bad_metadata(job, out.left_out);
-  add_tensors(job, faults, out.left_out);
+  add_tensors(job, faults, damaged, out.left_out);
+  if (job.plan.steps.empty() && std::ranges::find(damaged, true) != damaged.end())
+    throw Error(nothing);
   const Placement placement = lay_out(job, rewrite);
   out.tensors = placement.tensors.size();
   out.bytes = placement.total_bytes;

@@ -20,8 +20,10 @@ struct Salvaged {
 std::string check_salvage(const Model& model, const CheckOptions& options, const Context& context);
 
 // Writes what `model`, read from a damaged input, still holds as a sound file or folder in its own
-// format; the input is not touched. Tensors are copied as they are stored.
+// format; the input is not touched. Tensors are copied as they are stored. `damaged`: entries of
+// the catalog that cannot be read.
 Salvaged salvage(std::shared_ptr<const Model> model, const Diagnostics& faults,
-                 const CheckOptions& options, const Context& context);
+                 const std::vector<bool>& damaged, const CheckOptions& options,
+                 const Context& context);
 
 }  // namespace wtool

@@ -90,7 +90,7 @@ void CompressedFile::set_base(const Catalog& base) const {
 }
 
 Extent CompressedFile::base_of(const Piece& piece) const {
-  const auto i = static_cast<std::size_t>(&piece - index_.pieces.data());
+  const std::size_t i = number_of(piece);
   if (base_.empty() || !base_[i])
     throw Error(Fault::Usage,
                 fmt::format("is the difference to {}: its values need that file",
@@ -104,10 +104,20 @@ void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader
                             MutableBytes out) const {
   const Piece& stored = piece.same_as ? index_.pieces[*piece.same_as] : piece;
   try {
-    if (stored.chunk_size(chunk) == out.size()) return decode_stored(stored, chunk, check, out);
-    Buffer whole(stored.chunk_size(chunk));  // padding follows there
-    decode_stored(stored, chunk, check, whole);
-    std::ranges::copy(Bytes(whole).first(out.size()), out.begin());
+    Buffer padded(stored.chunk_size(chunk) == out.size() ? 0 : stored.chunk_size(chunk));
+    auto damage = decode_stored(stored, chunk, check, padded.empty() ? out : MutableBytes(padded));
+    if (damage && keeps_damage_) {
+      std::ranges::fill(out, std::byte{0});
+      damage->piece = number_of(piece);
+      const std::scoped_lock lock(mutex_);
+      damage_.try_emplace({damage->piece, chunk}, std::move(*damage));
+      return;
+    }
+    if (damage)
+      throw Error(Fault::BadFile, std::move(damage->text))
+          .in(place_of(stored))
+          .hint("'wtool decompress --salvage' keeps the tensors that are whole");
+    if (!padded.empty()) std::ranges::copy(Bytes(padded).first(out.size()), out.begin());
   } catch (Error& e) {
     if (e.fault() == Fault::Io) throw;  // it names its file, which may be the base
     if (piece.same_as) e.in(place_of(piece) + " is stored as another");
@@ -116,12 +126,28 @@ void CompressedFile::decode(const Piece& piece, std::uint64_t chunk, FrameReader
   }
 }
 
-void CompressedFile::decode_stored(const Piece& piece, std::uint64_t chunk,
-                                   FrameReader::Check check, MutableBytes out) const {
+void CompressedFile::keep_damage(bool keep) const {
+  const std::scoped_lock lock(mutex_);
+  keeps_damage_ = keep;
+  cache_.clear();  // of zeros, maybe
+}
+
+std::vector<CompressedFile::Damage> CompressedFile::damage() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<Damage> out;
+  for (const auto& [_, damage] : damage_) out.push_back(damage);
+  return out;
+}
+
+std::optional<CompressedFile::Damage> CompressedFile::decode_stored(const Piece& piece,
+                                                                    std::uint64_t chunk,
+                                                                    FrameReader::Check check,
+                                                                    MutableBytes out) const {
   const std::uint64_t at = chunk * piece.codec.chunk_bytes();
   if (piece.same_as_base) {
     const Extent base = base_of(piece);
-    return base.source->read(base.offset + at, out);
+    base.source->read(base.offset + at, out);
+    return std::nullopt;
   }
   const std::size_t planes = piece.codec.planes();
   const std::uint64_t first = piece.first_frame + chunk * planes;
@@ -130,9 +156,9 @@ void CompressedFile::decode_stored(const Piece& piece, std::uint64_t chunk,
   for (const FrameSize& f : frames) stored += f.stored;
   // What zstd itself would make of a chunk without hope, and a little more.
   if (stored > out.size() + out.size() / 8 + planes * 1024)
-    throw Error(Fault::BadFile, fmt::format("frames {} to {} take {} bytes for {}", first,
-                                            first + planes - 1, stored, out.size()))
-        .in(place_of(piece));
+    return Damage{0, chunk, first,
+                  fmt::format("frames {} to {} take {} bytes for {}", first, first + planes - 1,
+                              stored, out.size())};
   const Unpacker::Fault fault = workers_.use([&](Worker& worker) {
     worker.stored.resize(stored);
     file_->read(table_.offsets[first], worker.stored);
@@ -155,12 +181,11 @@ void CompressedFile::decode_stored(const Piece& piece, std::uint64_t chunk,
       if (auto checked = unpack(FrameReader::Check::Checksum)) wrong = std::move(checked);
     return wrong;
   });
-  if (fault)
-    throw Error(Fault::BadFile,
-                fmt::format("frame {} at byte {} is damaged: {}", first + fault.frame,
-                            table_.offsets[first + fault.frame], fault.text))
-        .in(place_of(piece))
-        .hint("'wtool decompress --salvage' keeps the tensors that are whole");
+  if (!fault) return std::nullopt;
+  const std::uint64_t frame = first + fault.frame;
+  return Damage{
+      0, chunk, frame,
+      fmt::format("frame {} at byte {} is damaged: {}", frame, table_.offsets[frame], fault.text)};
 }
 
 std::shared_ptr<const Buffer> CompressedFile::chunk_of(std::size_t piece,

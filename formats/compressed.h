@@ -1,9 +1,11 @@
 #pragma once
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/base/diagnostics.h"
@@ -102,6 +104,17 @@ class CompressedFile final : public Source {
   // digests are the caller's business. Before reading: what is read is the same for everybody.
   void set_base(const Catalog& base) const;
 
+  // What is wrong with a chunk: the first of its frames that is.
+  struct Damage {
+    std::size_t piece = 0;
+    std::uint64_t chunk = 0, frame = 0;
+    std::string text = {};
+  };
+  // From now on damaged chunks read as zeros and are kept, or, which they are at first, are errors.
+  // Not while others read.
+  void keep_damage(bool keep) const;
+  std::vector<Damage> damage() const;  // that was met, in the order of the original
+
   // One chunk of one of index().pieces, with frames or without, into `out` of its size. Throws
   // BadFile with the frame's number and the tensor.
   void decode(const Piece& piece, std::uint64_t chunk, FrameReader::Check check,
@@ -119,9 +132,12 @@ class CompressedFile final : public Source {
   };
   std::shared_ptr<const Buffer> chunk_of(std::size_t piece, std::uint64_t chunk) const;
   Extent base_of(const Piece& piece) const;
+  std::size_t number_of(const Piece& piece) const noexcept {
+    return static_cast<std::size_t>(&piece - index_.pieces.data());
+  }
   // Of a piece that is no reference to another. Errors lack the file's name.
-  void decode_stored(const Piece& piece, std::uint64_t chunk, FrameReader::Check check,
-                     MutableBytes out) const;
+  std::optional<Damage> decode_stored(const Piece& piece, std::uint64_t chunk,
+                                      FrameReader::Check check, MutableBytes out) const;
 
   SourcePtr file_;
   SeekTable table_;
@@ -129,8 +145,10 @@ class CompressedFile final : public Source {
   mutable std::vector<std::optional<Extent>> base_ =
       {};  // of each piece; empty: none has been given
   Pool<Worker> workers_;
-  mutable std::mutex mutex_;           // of the cache
+  mutable bool keeps_damage_ = false;
+  mutable std::mutex mutex_;           // of what follows
   mutable std::vector<Cached> cache_;  // the latest last
+  mutable std::map<std::pair<std::size_t, std::uint64_t>, Damage> damage_ = {};
 };
 
 // Up to where it is free to read more than is needed, for want of knowing where a header ends: from

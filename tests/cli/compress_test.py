@@ -818,6 +818,45 @@ class Damage(Compress):
                     self.assertTrue(any("lost: " in r and name in r for r in said["remarks"]), said["remarks"])
                 self.assertEqual(done.stderr.count("lost: "), len(gone))
 
+    def test_check_finds_each_damaged_tensor_and_looks_at_the_others(self):
+        # A NaN in a sound tensor, and values of damaged ones that nobody may judge.
+        tensors = {**self.TENSORS, "nan.weight": ("F32", [3], struct.pack("<3f", 1, float("nan"), 2))}
+        write_safetensors("m.safetensors", tensors, {"format": "pt"})
+        for form in FORMS:
+            file = self.packed("m.safetensors", form)
+            sound = json.loads(self.wtool("check", "packed.zst", "--json", code=1).stdout)
+            self.assertEqual({f["rule"] for f in sound["findings"] if f["level"] == "error"}, {"values.weight"})
+            raw, frames = bytearray(file.raw), {}
+            for name in ("a.weight", "e"):
+                frames[name] = file.frames_of(name)[-1]
+                at, stored, _, _ = file.frames[frames[name]]
+                raw[at + stored - 6] ^= 1
+            write("bad.zst", raw)
+            done = self.wtool("check", "bad.zst", "--json", "--sarif", "s.json", "-f", code=1)
+            found = [f for f in json.loads(done.stdout)["findings"] if f["level"] == "error"]
+            gone = {"a.weight", "e"} | ({"d.weight"} if form == "--planes" else set())  # stored as a.weight
+            self.assertEqual([f["rule"] for f in found], ["compressed.frames"] * len(gone) + ["values.weight"])
+            self.assertEqual({f["tensor"] for f in found[:-1]}, gone)
+            for f in found[:-1]:
+                number = frames.get(f["tensor"], frames["a.weight"])
+                self.assertIn(f"frame {number} at byte {file.frames[number][0]} is damaged", f["message"])
+                self.assertEqual(f["offset"], file.frames[number][0])
+                self.assertEqual("stored as tensor 'a.weight'" in f["message"], f["tensor"] == "d.weight")
+            self.assertEqual(found[-1]["tensor"], "nan.weight")
+            said = self.wtool("check", "bad.zst", "--salvage", "rescued.safetensors", "-f", code=1).stdout
+            self.assertEqual(read_safetensors(read("rescued.safetensors")), {n: t for n, t in tensors.items() if n not in gone})
+            for name in gone:
+                self.assertIn(f"left out: tensor '{name}': is damaged", said)
+            self.wtool("check", "bad.zst", "--fail-on", "compressed", code=1)
+            self.wtool("check", "bad.zst", "-t", "nan.weight", code=1)
+            # Nothing is left, or not even the index.
+            for number in range(min(file.frames_of("a.weight")), len(file.frames) - 1):
+                raw[file.frames[number][0]] ^= 1
+            write("bad.zst", raw)
+            self.refused("check", "bad.zst", "--salvage", "x.safetensors", saying=["no intact tensor"], code=3)
+            write("cut.zst", file.raw[:-1])
+            self.refused("check", "cut.zst", code=3)
+
     def test_salvage_of_a_sound_file_and_of_one_without_hope(self):
         file = self.packed("m.safetensors", "--planes")
         self.wtool("decompress", "packed.zst", "--salvage", "s.safetensors")

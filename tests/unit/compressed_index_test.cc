@@ -270,4 +270,40 @@ TEST_CASE("compressed: a block of no bytes where there is no codec divides nothi
   CHECK(index.pieces[0].chunks() == 1);
 }
 
+TEST_CASE("compressed: an index that would be too large is refused before the work",
+          "[compressed]") {
+  // Names of a MiB each: 127 of them fit, 128 do not.
+  const Shape one{1};
+  const auto each_another = [](std::size_t bytes) {
+    Buffer out;
+    for (std::size_t i = 0; i < bytes; ++i) out.push_back(static_cast<std::byte>(i));
+    return out;
+  };
+  for (const std::size_t n : {127u, 128u}) {
+    Catalog catalog;
+    const SourcePtr file = from_memory("m", each_another(n));
+    catalog.add_source(file);
+    Diagnostics faults;
+    for (std::size_t i = 0; i < n; ++i) {
+      TensorEntry t;
+      t.name = catalog.arena().text(fmt::format("{:01048576}", i));
+      t.dtype = DType::U8;
+      t.shape = catalog.arena().copy(ShapeView(one));
+      t.offset = i;
+      t.bytes = 1;
+      catalog.add(t, 0, faults);
+    }
+    Packing packing(file, catalog, nullptr, {});
+    packing.sample({});
+    for (const PackForm form : {PackForm::Plain, PackForm::Planes}) {
+      if (n == 127)
+        CHECK_NOTHROW(packing.choose(form));
+      else
+        CHECK_THROWS_WITH(packing.choose(form),
+                          Catch::Contains("128 pieces make an index of 134") &&
+                              Catch::Contains("of at most 134217728"));
+    }
+  }
+}
+
 }  // namespace wtool
