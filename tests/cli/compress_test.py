@@ -15,7 +15,7 @@ import sys
 import unittest
 
 from compressed_files import (CHUNK, ZSTD, Compressed, blocks, contents, decoded, gaussian, hard_gguf, hard_npy,
-                              hard_safetensors, large_safetensors, special, xxh64, zstd)
+                              hard_safetensors, large_safetensors, npy, special, xxh64, zstd)
 from weight_files import TYPES, U32, Command, floats, gguf, write_safetensors
 
 FORMS = ("--plain", "--planes")
@@ -239,6 +239,40 @@ class Choices(Compress):
         one = len(self.packed("one.safetensors", "--planes").raw)
         self.assertLess(len(file.raw), 3.7 * one)  # of four tensors three are stored, one of them less well
 
+    def test_what_differs_between_the_samples_is_seen(self):
+        # Samples are 64 KiB at the start, at the end and twice between them.
+        raw = gaussian("BF16", CHUNK)
+        other = raw[:300_000] + bytes([raw[300_000] ^ 1]) + raw[300_001:]
+        write_safetensors("m.safetensors", {"a": ("BF16", [CHUNK], raw), "b": ("BF16", [CHUNK], other), "c": ("BF16", [CHUNK], raw)})
+        how = self.packed("m.safetensors", "--planes").codecs()
+        self.assertEqual(how, {"a": "bf16", "b": "bf16", "c": "same_as"})
+        self.wtool("decompress", "packed.zst", "-o", "again", "-f")
+        self.assertEqual(read("again"), read("m.safetensors"))
+        write_safetensors("base.safetensors", {"a": ("BF16", [CHUNK], other), "b": ("BF16", [CHUNK], other)})
+        how = self.packed("m.safetensors", "--base", "base.safetensors").codecs()
+        self.assertEqual((how["a"], how["b"]), ("delta16", "same_as_base"))
+        self.wtool("decompress", "packed.zst", "--base", "base.safetensors", "-o", "again", "-f")
+        self.assertEqual(read("again"), read("m.safetensors"))
+
+    def test_planes_are_worth_two_points(self):
+        seen = set()
+        for floats_of_it in range(0, 30_000, 3000):
+            rest = random.Random(1).randbytes(2 * (30_000 - floats_of_it))
+            write_safetensors("m.safetensors", {"f": ("BF16", [floats_of_it], gaussian("BF16", floats_of_it)), "r": ("U8", [len(rest)], rest)})
+            said = json.loads(self.wtool("compress", "-n", "--json", "m.safetensors").stdout)["files"][0]
+            points = 100 * (said["estimates"]["plain"] - said["estimates"]["planes"]) / said["bytes"]
+            self.assertEqual(said["form"], "planes" if points > 2 else "plain", points)
+            seen.add((points > 1, points > 2))
+        self.assertEqual(seen, {(False, False), (True, False), (True, True)})
+
+    def test_what_is_not_stored_is_not_estimated(self):
+        raw = gaussian("BF16", 200_000)
+        write_safetensors("m.safetensors", {n: ("BF16", [len(raw) // 2], raw) for n in "abcd"})
+        write_safetensors("base.safetensors", {"d": ("BF16", [len(raw) // 2], raw)})
+        for options, stored in ((["--planes"], 1), (["--base", "base.safetensors"], 1)):
+            said = json.loads(self.wtool("compress", "-n", "--json", "m.safetensors", *options).stdout)
+            self.assertAlmostEqual(said["packed_bytes"] / len(raw), 0.67 * stored, delta=0.03)
+
     def test_tied_tensors_with_padding_behind_them(self):
         # The last of them lies in front of padding, the first not, and the reverse.
         raw = gaussian("F32", 1003)
@@ -380,6 +414,17 @@ class Differences(Compress):
                 how = self.packed("tuned.gguf", "--base", base).codecs()
                 self.assertEqual((how["layers.0.up.weight"], how["head.weight"]), ("delta16", "delta32"))
                 self.restored(base, "tuned.gguf")
+
+    def test_numbers_in_another_order_have_no_counterpart(self):
+        raw = gaussian("F32", 33 * 3)
+        arrays = {"little": npy("<f4", [33, 3], raw), "big": npy(">f4", [33, 3], raw), "columns": npy("<f4", [33, 3], raw, fortran=True)}
+        for name, array in arrays.items():
+            os.mkdir(name)
+            write(f"{name}/x.npy", array)
+        self.wtool("compress", "little/x.npy", "--base", "little/x.npy", "-o", "packed.zst")
+        for name in ("big", "columns"):
+            self.refused("compress", "little/x.npy", "--base", f"{name}/x.npy", "-o", "x", saying=["no tensor"])
+            self.refused("compress", f"{name}/x.npy", "--base", "little/x.npy", "-o", "x", saying=["no tensor"])
 
     def shards(self):
         os.mkdir("shards")
@@ -541,6 +586,13 @@ class CommandLine(Compress):
         self.wtool("compress", "m.safetensors", "-o", "into")
         self.wtool("decompress", "into/m.safetensors.zst", "-o", "into/")
         self.assertEqual(read("into/m.safetensors"), self.original)
+
+    def test_an_index_that_no_reader_takes_is_not_written(self):
+        # Each of the tensors that are the same names the one that is stored.
+        name = "x" * 60_000
+        write_safetensors("long.safetensors", {n: ("U8", [8], b"12345678") for n in (name, *map(str, range(2300)))})
+        self.refused("compress", "long.safetensors", "--planes", saying=["an index of 13", "of at most 134217728"], code=3)
+        self.wtool("compress", "long.safetensors", "--plain")
 
     def test_verify_compares_what_is_in_it(self):
         self.wtool("compress", "m.safetensors")
@@ -811,6 +863,7 @@ class Damage(Compress):
                 done = self.wtool("decompress", "bad.zst", "--salvage", "s.safetensors", "--json", "-f", code=1)
                 self.assertEqual(read_safetensors(read("s.safetensors")),
                                  {n: t for n, t in self.TENSORS.items() if n not in gone})
+                self.assertEqual(self.wtool("inspect", "--get", "format", "s.safetensors").stdout, "pt")
                 said = json.loads(done.stdout)
                 self.assertFalse(said["ok"])
                 for name in gone:

@@ -38,4 +38,20 @@ TEST_CASE("compressed: a difference needs its base, and nothing else will do", "
   refuses([](auto& m) { m[0].shape = "[1000,600]"; }, "[1000, 600]");
 }
 
+TEST_CASE("compressed: a difference is of as many bytes as its base has", "[compressed]") {
+  // The type and the shape are those of the base, of ten bytes.
+  const Opened base = opened(safetensors({{"t", "U8", "[10]", noise(10)}}));
+  const auto with = [](std::uint64_t size) {
+    std::string members = tensor_members("t", 10);
+    const std::string was = R"("tensor_bytes":10)";
+    members.replace(members.find(was), was.size(), fmt::format(R"("tensor_bytes":{})", size));
+    return open_compressed(Frames().file(index_text(
+        fmt::format(R"({{"offset":0,"bytes":{},{},"same_as_base":true}})", size, members), size,
+        kBase)));
+  };
+  REQUIRE_NOTHROW(with(10)->set_base(base.catalog));
+  CHECK_THROWS_AS(with(9)->set_base(base.catalog), Error);
+  CHECK_THROWS_AS(with(11)->set_base(base.catalog), Error);
+}
+
 }  // namespace wtool

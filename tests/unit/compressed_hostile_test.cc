@@ -156,4 +156,67 @@ TEST_CASE("compressed: claims far beyond what files can hold are refused", "[com
   check_file(Frames().file(index_text(twice, 0, kBase)), "bytes at 9223372036854775808");
 }
 
+TEST_CASE("compressed: an original may be so many times as large as its file, and no more",
+          "[compressed]") {
+  static constexpr std::uint64_t kMiB = 1 << 20, kTensor = 16 * kMiB;
+  // Frames as small as they can be, which nobody looks at; one tensor of them and `names` that are
+  // the same, in a file of `size` bytes.
+  const auto opens = [](std::uint64_t names, std::size_t size) {
+    Frames frames;
+    Buffer frame;
+    append_skippable(0, {}, frame);
+    for (int i = 0; i < 16; ++i) frames.raw(frame, {8, kMiB, 0});
+    std::string pieces;
+    for (std::uint64_t i = 0; i <= names; ++i)
+      pieces += fmt::format(R"({}{{"offset":{},"bytes":{},{},{}}})", i == 0 ? "" : ",", i * kTensor,
+                            kTensor, tensor_members(fmt::format("t{}", i), kTensor),
+                            i == 0 ? R"("codec":"bytes","first_frame":0)" : R"("same_as":"t0")");
+    const std::string text = index_text(pieces, (names + 1) * kTensor);
+    const std::size_t least = frames.file(text)->size();
+    REQUIRE(least <= size);
+    const SourcePtr file = frames.file("{" + std::string(size - least, ' ') + text.substr(1));
+    REQUIRE(file->size() == size);
+    try {
+      open_compressed(file);
+      return true;
+    } catch (const Error& e) {
+      CHECK_THAT(e.what(), Catch::Contains("more than 65536 times as many"));
+      return false;
+    }
+  };
+  // 300 times 16 MiB are 65536 times 76800 bytes.
+  CHECK(opens(299, 76'800));
+  CHECK_FALSE(opens(299, 76'799));
+  // References count where they are of more than 64 times what is stored: 66 times 16 MiB want
+  // 16896 bytes, 16 MiB alone 256.
+  CHECK(opens(64, 16'000));
+  CHECK_FALSE(opens(65, 16'000));
+  CHECK(opens(65, 16'896));
+}
+
+TEST_CASE("compressed: frames have the checksums of the table, trusted or not", "[compressed]") {
+  const std::string ten = R"({"offset":0,"bytes":10,"codec":"bytes","first_frame":0})";
+  const Buffer content = noise(10);
+  const auto fault = [&](const Frames& frames) -> std::string {
+    const auto file = open_compressed(frames.file(index_text(ten, 10)));
+    Buffer out(10);
+    try {
+      file->decode(file->index().pieces[0], 0, FrameReader::Check::Trust, out);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    CHECK(out == content);
+    return "";
+  };
+  Buffer sound;
+  FrameSize size = FrameWriter().append(Coder::Raw, content, sound);
+  CHECK(fault(Frames().raw(sound, size)).empty());
+  size.checksum ^= 1;
+  CHECK_THAT(fault(Frames().raw(sound, size)), Catch::Contains("but the table says"));
+  // One segment, a size of one byte, no checksum; a last raw block.
+  Buffer unchecked = bytes({0x28, 0xB5, 0x2F, 0xFD, 0x20, 10, 0x51, 0, 0});
+  append(unchecked, Bytes(content));
+  CHECK_THAT(fault(Frames().raw(unchecked, {19, 10, 0})), Catch::Contains("frame 0"));
+}
+
 }  // namespace wtool

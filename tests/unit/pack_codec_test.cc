@@ -1,6 +1,7 @@
 #include <array>
 #include <random>
 
+#include <fmt/format.h>
 #include <zstd.h>
 
 #include "lib/pack/codec.h"
@@ -126,6 +127,20 @@ TEST_CASE("pack_codec: bf16 is signs with mantissas, pairs of exponents, and a r
   chunk.push_back(std::byte{0xAB});
   check_planes({How::Bf16, 2}, chunk,
                {bytes({0x00, 0x80, 0x00}), bytes({0x01, 0x0C}), bytes({128, 0, 0xAB})});
+}
+
+TEST_CASE("pack_codec: nibbles stand for the twelve exponents in a row that most elements have",
+          "[pack_codec]") {
+  // Twelve of 50; ten of 100 and nine of 112, which are thirteen apart, both ends counted.
+  U16s chunk(12, 50 << 7);
+  chunk.insert(chunk.end(), 10, 100 << 7);
+  chunk.insert(chunk.end(), 9, 112 << 7);
+  Buffer pairs(6, std::byte{0}), rest(1, std::byte{50});
+  pairs.insert(pairs.end(), 9, std::byte{0xCC});
+  pairs.push_back(std::byte{0x0C});
+  rest.insert(rest.end(), 10, std::byte{100});
+  rest.insert(rest.end(), 9, std::byte{112});
+  check_planes({How::Bf16, 2}, packed(chunk), {Buffer(31), pairs, rest});
 }
 
 TEST_CASE("pack_codec: f32 has its lower bytes in planes of their own", "[pack_codec]") {
@@ -402,12 +417,24 @@ TEST_CASE("pack_codec: sizes that are not the frames' are refused", "[pack_codec
       const auto fault = decoded(bf16, lies, {}, 600, out);
       CHECK(fault);
       CHECK(fault.frame == frame);
+      // Before anybody makes room for it.
+      if (content > 601) CHECK_THAT(fault.text, Catch::Contains("holds 4294967295 bytes, not "));
     }
     Packed damaged = sound;
     std::size_t last = 0;
     for (std::size_t i = 0; i <= frame; ++i) last += sound.sizes[i].stored;
     damaged.stored[last - 1] ^= std::byte{1};
     CHECK(decoded(bf16, damaged, {}, 600, out).frame == frame);
+  }
+  for (const PackCodec& codec : {PackCodec{}, codec_for(DType::Q8_0)}) {
+    const Packed good = encoded(codec, chunk, {}, Coder::Huffman);
+    for (std::size_t frame = 0; frame < good.sizes.size(); ++frame) {
+      Packed lies = good;
+      ++lies.sizes[frame].content;
+      CHECK_THAT(decoded(codec, lies, {}, 600, out).text,
+                 Catch::Contains(fmt::format("holds {} bytes, not {}", lies.sizes[frame].content,
+                                             good.sizes[frame].content)));
+    }
   }
 }
 
