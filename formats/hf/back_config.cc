@@ -35,11 +35,16 @@ enum class HeadDim : std::uint8_t {
   Always,  // the class's default is not hidden_size / num_attention_heads
   Never,   // the class knows no other than that
 };
+enum class Biases : std::uint8_t {
+  Option,  // attention_bias says whether there are any
+  Fixed,   // the class has those that it has
+};
 struct ModelType {
   std::string_view name;
   std::span<const Row> rows;
   std::span<const Constant> constants;
   HeadDim head_dim = HeadDim::IfTold;
+  Biases biases = Biases::Fixed;
   bool partial_rotary = false;         // the class can rotate a part of each head
   std::uint64_t query_27b_layers = 0;  // of gemma: see query_scale()
 };
@@ -142,19 +147,20 @@ constexpr std::array kGemmaConstants{Constant{"hidden_act", "\"gelu_pytorch_tanh
 constexpr std::array kGemma3Constants{kTanh, Constant{"attn_logit_softcapping", "null"}};
 
 constexpr std::array kModelTypes{
-    ModelType{"llama", kPlainRows, kSiluOnly},
+    ModelType{"llama", kPlainRows, kSiluOnly, HeadDim::IfTold, Biases::Option},
     ModelType{"mistral", kMistralRows, kSiluOnly},
     ModelType{"mixtral", kMixtralRows, kSiluOnly},
-    ModelType{"smollm3", kPlainRows, kSiluOnly},
-    ModelType{"granite", kGraniteRows, kSiluOnly, HeadDim::Never},
+    ModelType{"smollm3", kPlainRows, kSiluOnly, HeadDim::IfTold, Biases::Option},
+    ModelType{"granite", kGraniteRows, kSiluOnly, HeadDim::Never, Biases::Option},
     ModelType{"qwen2", kPlainRows, kQwenConstants},
     ModelType{"qwen2_moe", kQwen2MoeRows, kQwen2MoeConstants, HeadDim::Never},
-    ModelType{"qwen3", kPlainRows, kQwenConstants, HeadDim::Always},
-    ModelType{"qwen3_moe", kQwen3MoeRows, kQwen3MoeConstants, HeadDim::Always},
-    ModelType{"gemma", kPlainRows, kGemmaConstants, HeadDim::Always},
-    ModelType{"gemma2", kGemma2Rows, kGemmaConstants, HeadDim::Always, false, 46},
-    ModelType{"gemma3_text", kGemma3Rows, kGemma3Constants, HeadDim::Always, false, 62},
-    ModelType{"phi3", kPhi3Rows, kSiluOnly, HeadDim::Never, true}};
+    ModelType{"qwen3", kPlainRows, kQwenConstants, HeadDim::Always, Biases::Option},
+    ModelType{"qwen3_moe", kQwen3MoeRows, kQwen3MoeConstants, HeadDim::Always, Biases::Option},
+    ModelType{"gemma", kPlainRows, kGemmaConstants, HeadDim::Always, Biases::Option},
+    ModelType{"gemma2", kGemma2Rows, kGemmaConstants, HeadDim::Always, Biases::Option, false, 46},
+    ModelType{"gemma3_text", kGemma3Rows, kGemma3Constants, HeadDim::Always, Biases::Option, false,
+              62},
+    ModelType{"phi3", kPhi3Rows, kSiluOnly, HeadDim::Never, Biases::Fixed, true}};
 
 const ModelType& model_type_of(std::string_view name) {
   const auto it = std::ranges::find(kModelTypes, name, &ModelType::name);
@@ -217,9 +223,8 @@ class Config {
     }
     const std::uint64_t heads = out_["num_attention_heads"];
     out_["num_key_value_heads"] = keys_.count(keys_.own("attention.head_count_kv")).value_or(heads);
-    if (facts_.attention_bias || type_.name == "llama" || type_.name == "qwen3")
-      out_["attention_bias"] = facts_.attention_bias;
-    if (facts_.mlp_bias || type_.name == "llama") out_["mlp_bias"] = facts_.mlp_bias;
+    if (type_.biases == Biases::Option) out_["attention_bias"] = facts_.attention_bias;
+    if (type_.name == "llama") out_["mlp_bias"] = facts_.mlp_bias;
   }
 
   void head_dim() {

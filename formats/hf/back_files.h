@@ -18,8 +18,8 @@ struct BackFacts {
   std::string_view dtype;                        // "bfloat16"
   std::span<const float> rope_freqs;             // rope_freqs.weight, or empty
   std::span<const float> rope_long, rope_short;  // rope_factors_{long,short}.weight, or empty
-  bool attention_bias = false;  // attn_q.bias and its like are there; asked of llama, qwen3, gemma
-  bool mlp_bias = false;        // ffn_up.bias and its like
+  bool attention_bias = false;                   // attn_q.bias and its like are there;
+  bool mlp_bias = false;                         // ffn_up.bias and its like
 };
 
 // config.json, generation_config.json (if the metadata has defaults for sampling), tokenizer.json
@@ -38,9 +38,9 @@ BackFiles back_files(const Metadata& gguf, const BackFacts& facts);
 std::span<const std::string_view> back_model_types() noexcept;
 
 // Limits on a tokenizer; texts are made in memory.
-inline constexpr std::uint64_t kMaxBackTokens = std::uint64_t{1} << 22;
-inline constexpr std::uint64_t kMaxBackMerges = std::uint64_t{1} << 23;
-inline constexpr std::uint64_t kMaxBackTokenText = std::uint64_t{64} << 20;  // of all tokens
+inline constexpr std::uint64_t kMaxBackTokens = std::uint64_t{1} << 20;
+inline constexpr std::uint64_t kMaxBackMerges = std::uint64_t{1} << 21;
+inline constexpr std::uint64_t kMaxBackTokenText = std::uint64_t{32} << 20;  // of all tokens
 inline constexpr std::uint64_t kMaxBackTemplate = std::uint64_t{16} << 20;   // of all templates
 
 }  // namespace wtool

@@ -38,6 +38,11 @@ void id(Buffer& out, unsigned field, std::optional<std::uint32_t> value) {
   number(out, field, value ? std::uint64_t{*value} : ~std::uint64_t{0});  // -1: there is none
 }
 
+bool is_byte_name(std::string_view s) {  // "<0x0A>"
+  const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); };
+  return s.size() == 6 && s.starts_with("<0x") && hex(s[3]) && hex(s[4]) && s[5] == '>';
+}
+
 // Why SentencePiece would refuse the model; empty: it would not.
 std::string flaw_of(const BackTokenizer& from) {
   const BackVocabulary& tokens = from.tokens;
@@ -47,9 +52,7 @@ std::string flaw_of(const BackTokenizer& from) {
     if (tokens.type(i) == TokenType::Unknown && ++unknown == 2)
       return fmt::format("token {} is a second unknown one", i);
     if (tokens.type(i) != TokenType::Byte) continue;
-    unsigned value = 0;
-    for (; value < 256 && tokens.text(i) != fmt::format("<0x{:02X}>", value);) ++value;
-    if (value == 256)
+    if (!is_byte_name(tokens.text(i)))
       return fmt::format("token {} is a byte and called {}", i, quoted(tokens.text(i)));
     ++bytes;
   }

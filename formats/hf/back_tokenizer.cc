@@ -153,7 +153,7 @@ class TokenizerConfig {
   std::string out_ = "{";
 };
 
-const BackPre* byte_level(BackKeys& keys, const BackTokenizer& from, BackFiles& out) {
+std::optional<BackPre> byte_level(BackKeys& keys, const BackTokenizer& from, BackFiles& out) {
   constexpr std::string_view kMerges = "tokenizer.ggml.merges";
   const std::string* name = keys.text("tokenizer.ggml.pre");
   const MetaArray* merges = keys.array(kMerges);
@@ -164,7 +164,8 @@ const BackPre* byte_level(BackKeys& keys, const BackTokenizer& from, BackFiles& 
     throw Error(Fault::BadFile,
                 fmt::format("metadata key '{}' has {} merges, at most {} are supported", kMerges,
                             merges->count, kMaxBackMerges));
-  const BackPre* pre = name ? back_pre(*name) : nullptr;
+  std::optional<BackPre> pre;
+  if (name) pre = back_pre(*name, from.add_space_prefix.value_or(false));
   if (!pre) {
     out.lost.push_back(
         name ? fmt::format(
@@ -173,7 +174,7 @@ const BackPre* byte_level(BackKeys& keys, const BackTokenizer& from, BackFiles& 
                    quoted(*name))
              : "tokenizer.json: left out, since 'tokenizer.ggml.pre' is missing: how words are "
                "split");
-    return nullptr;
+    return std::nullopt;
   }
   if (pre->nfc)
     out.lost.push_back(
@@ -199,13 +200,15 @@ void sentencepiece(BackKeys& keys, const BackTokenizer& from, BackFiles& out) {
 }
 
 void tell_other_ends(const BackTokenizer& from, std::vector<std::string>& lost) {
+  constexpr std::size_t kMost = 8;
   std::string others;
-  for (std::uint32_t id = 0; id < from.tokens.used(); ++id)
+  std::size_t count = 0;
+  for (std::uint32_t id = 0; id < from.tokens.used() && count < kMost; ++id)
     if (from.tokens.type(id) == TokenType::Control && id != from.special.of(Special::Eos) &&
         std::ranges::find(kEnds, from.tokens.text(id)) != kEnds.end() &&
         std::ranges::find(from.special.more_ends, id) == from.special.more_ends.end())
-      others += fmt::format("{}{} ({})", others.empty() ? "" : ", ", from.tokens.text(id), id);
-  if (!others.empty())
+      others += fmt::format("{}{} ({})", count++ == 0 ? "" : ", ", from.tokens.text(id), id);
+  if (count > 0)
     lost.push_back(fmt::format(
         "eos_token_id: GGUF keeps one; llama.cpp also ends at {}, by their text", others));
 }
@@ -272,7 +275,7 @@ void back_tokenizer(BackKeys& keys, const BackFacts& facts, const BackVocabulary
                            .add_eos = flag("eos_token"),
                            .add_sep = flag("sep_token"),
                            .add_space_prefix = flag("space_prefix")};
-  const BackPre* pre = nullptr;
+  std::optional<BackPre> pre;
   if (byte_level_kind)
     pre = byte_level(keys, from, out);
   else

@@ -138,7 +138,7 @@ std::string post_processor(const BackTokenizer& from, const BackPre& pre,
                            std::vector<std::string>& lost) {
   static constexpr std::string_view kBytes =
       R"({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true})";
-  bool bos = from.add_bos.value_or(pre.forces_bos), eos = from.add_eos.value_or(false);
+  bool bos = from.add_bos.value_or(pre.adds_bos), eos = from.add_eos.value_or(false);
   const auto check = [&](bool& wanted, Special s, std::string_view name) {
     if (wanted && !from.special.of(s)) {
       lost.push_back(
@@ -181,8 +181,7 @@ std::string back_tokenizer_json(const BackTokenizer& from, const BackPre& pre,
     "byte_fallback": false,
     "ignore_merges": {},
     "vocab": {{)",
-                     pre.nfc ? R"({"type": "NFC"})" : "null",
-                     pre_tokenizer_json(pre, from.add_space_prefix.value_or(false)),
+                     pre.nfc ? R"({"type": "NFC"})" : "null", pre.pre_tokenizer,
                      post_processor(from, pre, lost), pre.ignore_merges);
   append_vocabulary(out, from.tokens, places);
   out += "\n    },\n    \"merges\": [";

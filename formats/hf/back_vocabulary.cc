@@ -93,7 +93,8 @@ BackVocabulary::BackVocabulary(BackKeys& keys) {
 }
 
 bool BackVocabulary::is_filler(std::size_t id) const {
-  return types_[id] == TokenType::Unused && text(id) == fmt::format("[PAD{}]", id);
+  return (types_[id] == TokenType::Unused || types_[id] == TokenType::Unknown) &&
+         text(id) == fmt::format("[PAD{}]", id);
 }
 
 SpecialIds::SpecialIds(BackKeys& keys, std::uint64_t vocabulary) {

@@ -20,14 +20,14 @@ class BackVocabulary {
   explicit BackVocabulary(BackKeys& keys);
 
   std::size_t size() const noexcept { return types_.size(); }
-  // Without what only fills the embedding up: unused "[PAD<i>]" at the end.
+  // Without what only fills the embedding up at the end.
   std::size_t used() const noexcept { return used_; }
   std::string_view text(std::size_t id) const noexcept {
     return std::string_view(text_).substr(begins_[id], begins_[id + 1] - begins_[id]);
   }
   TokenType type(std::size_t id) const noexcept { return types_[id]; }
   float score(std::size_t id) const noexcept { return scores_.empty() ? 0.0F : scores_[id]; }
-  bool is_filler(std::size_t id) const;  // unused, and called "[PAD<i>]"
+  bool is_filler(std::size_t id) const;  // unused, or unknown in files of 2024; called "[PAD<i>]"
   bool has_types() const noexcept { return has_types_; }
   bool has_scores() const noexcept { return !scores_.empty(); }
   // Control and user-defined: what is found in a text before it is split.

@@ -365,6 +365,12 @@ std::string pre_tokenizer_name(const TokenizerJson& json, std::optional<bool> cl
   return std::string(variant(found->name, json, clean_up));
 }
 
+std::optional<PreTokenizerSteps> pre_tokenizer_steps_of(std::string_view name) noexcept {
+  const auto row = std::ranges::find(kRows, name, &Known::name);
+  if (row == kRows.end()) return std::nullopt;
+  return PreTokenizerSteps{row->ignore_merges, row->steps};
+}
+
 std::string_view pre_tokenizer_of_class(std::string_view tokenizer_class) noexcept {
   const auto it = std::ranges::find(kClasses, tokenizer_class, &ClassRow::tokenizer_class);
   return it == kClasses.end() ? std::string_view() : it->name;

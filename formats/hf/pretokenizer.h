@@ -2,6 +2,7 @@
 // What splits text into words before byte pairs are merged: tokenizer.json spells it out as a list
 // of steps and regular expressions, GGUF files name one that llama.cpp has built in.
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,13 @@ std::vector<std::string> pre_tokenizer_steps(const nlohmann::json& pre_tokenizer
 // `clean_up`: clean_up_tokenization_spaces of tokenizer_config.json. `notes` gets what differs.
 std::string pre_tokenizer_name(const TokenizerJson& json, std::optional<bool> clean_up,
                                std::vector<std::string>& notes);
+
+// What a name stands for: the short forms of its steps, but for "bytes". "" fills the table up.
+struct PreTokenizerSteps {
+  bool ignore_merges = false;  // a word that is a token is taken whole
+  std::span<const std::string_view> steps;
+};
+std::optional<PreTokenizerSteps> pre_tokenizer_steps_of(std::string_view name) noexcept;
 
 // For tokenizers in older files, which do not spell it out: by tokenizer_class. Empty: unknown.
 std::string_view pre_tokenizer_of_class(std::string_view tokenizer_class) noexcept;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/hf/back_files.h"
+#include "formats/hf/tokenizer.h"
 #include "lib/base/error.h"
 #include "tests/catch.h"
 #include "tests/unit/golden.h"
@@ -297,6 +298,26 @@ TEST_CASE("back to HF: tokenizer.json has the original's tokens, merges and rule
   CHECK(back_of("qwen2-tiny").tells("NFC"));
 }
 
+TEST_CASE("back to HF: splits of all known names are made of steps", "[hf_back]") {
+  const auto split = [](const char* name) {
+    Metadata meta = small_model({str("a")}, {std::int32_t{1}});
+    meta.set("tokenizer.ggml.pre", std::string(name));
+    return small_made(meta).parsed("tokenizer.json")["pre_tokenizer"];
+  };
+  // As Falcon's own file has it: bytes are made once, in the middle.
+  const json falcon = split("falcon")["pretokenizers"];
+  REQUIRE(falcon.size() == 4);
+  CHECK(falcon[0] == json{{"type", "Punctuation"}, {"behavior", "Contiguous"}});
+  CHECK(falcon[1]["type"] == "ByteLevel");
+  CHECK(falcon[1]["use_regex"] == true);
+  CHECK(falcon[2] == json{{"type", "Digits"}, {"individual_digits", false}});
+  CHECK(falcon[3]["pattern"]["Regex"] == "[0-9][0-9][0-9]");
+  const json deepseek = split("deepseek-v3");
+  CHECK(deepseek == original("deepseek2-tiny", "tokenizer.json")["pre_tokenizer"]);
+  CHECK(split("phi-2") == original("gpt2-tiny", "tokenizer.json")["pre_tokenizer"]);
+  CHECK(split("smaug-bpe") == split("llama-bpe"));
+}
+
 TEST_CASE("back to HF: tokenizer.model has the original's pieces, scores and types", "[hf_back]") {
   for (const std::string& model : kSentencePiece) {
     INFO(model);
@@ -370,6 +391,10 @@ TEST_CASE("back to HF: unused tokens at the end fill the embedding and are no to
   CHECK(qwen.files.at("tokenizer.json").find("[PAD") == std::string::npos);
   CHECK(phi.parsed("config.json")["vocab_size"] == 384);
   CHECK(sentencepiece(phi.files.at("tokenizer.model")).pieces.size() == 353);
+
+  // Converters of 2024 typed them unknown.
+  Metadata old = small_model({str("a"), str("[PAD1]")}, {std::int32_t{1}, std::int32_t{2}});
+  CHECK(small_made(old).parsed("tokenizer.json")["model"]["vocab"] == json{{"a", 0}});
 }
 
 TEST_CASE("back to HF: rope_scaling of Llama 3 follows from its factors", "[hf_back]") {
@@ -605,4 +630,43 @@ TEST_CASE("back to HF: chat templates with names become a list, the plain one fi
         json{{{"name", "default"}, {"template", "{{ plain }}\x01"}},
              {{"name", "tool_use"}, {"template", "{{ tools }}"}}});
   CHECK_FALSE(made.tells("chat_template"));
+}
+
+TEST_CASE("back to HF: converted forward once more, the tokenizer has the same keys", "[hf_back]") {
+  for (const auto& models : {kByteLevel, kSentencePiece})
+    for (const std::string& model : models) {
+      INFO(model);
+      const Metadata was = metadata(model);
+      const Made made = back_of(model);
+      Model folder;
+      folder.path = model;
+      folder.is_folder = true;
+      for (const auto& [name, text] : made.files)
+        folder.side.push_back({name, from_memory(name, to_buffer(text))});
+      const json config = made.parsed("config.json");
+      const std::string hf_class = config["architectures"][0];
+      Metadata is;
+      std::vector<std::string> notes;
+      add_tokenizer(folder, config,
+                    {.path = made.files.count("tokenizer.model") ? TokenizerPath::SentencePiece
+                                                                 : TokenizerPath::Bpe,
+                     .architecture = was.text("general.architecture"),
+                     .hf_class = hf_class,
+                     .vocabulary = config["vocab_size"],
+                     .pre = {}},
+                    is, notes);
+      std::set<std::string> keys;
+      for (const MetaEntry& e : was)
+        if (e.key.starts_with("tokenizer.")) {
+          INFO(e.key);
+          keys.insert(e.key);
+          REQUIRE(is.find(e.key));
+          CHECK(to_text(*is.find(e.key), 1000) == to_text(e.value, 1000));
+          CHECK(type_of(*is.find(e.key)) == type_of(e.value));
+        }
+      for (const MetaEntry& e : is) {
+        INFO(e.key);
+        CHECK(keys.count(e.key) == 1);
+      }
+    }
 }
