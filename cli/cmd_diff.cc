@@ -209,6 +209,8 @@ Diff compare(const Options& o, const Context& context) {
   std::vector<std::string> taken = files_of(*diff.a);
   for (std::string& path : files_of(*diff.b)) taken.push_back(std::move(path));
   check_report_files(o.findings.files(), o.findings.force, taken);
+  if (o.map.empty()) see_alike(diff);
+  for (const std::string& n : diff.notes) note(printable(n));
   const Selection selection(*diff.a, *diff.b, o.select);
   const Pairing pairing = pair_tensors(*diff.a, *diff.b, rules, o.select.allow_unmatched);
   std::vector<Work> work;
@@ -221,6 +223,9 @@ Diff compare(const Options& o, const Context& context) {
   for (const std::uint32_t i : pairing.only_b)
     if (selection.keeps_b(i)) diff.only_b.push_back(alone(*diff.b, diff.b->tensors[i]));
   diff.metadata = diff_metadata(diff.a->catalog.meta, diff.b->catalog.meta);
+  if (diff.opened)  // that a file was made of another is no difference from what it would be
+    std::erase_if(diff.metadata,
+                  [](const KeyDifference& d) { return d.key.starts_with("wtool."); });
   diff.files = diff_side_files(*diff.a, *diff.b);
   const std::vector<LogicalTensor> rows = gate_rows(diff);
   for (const Gate& g : diff.gates) check_gate(g, rows);
@@ -261,7 +266,8 @@ Action bind(CLI::App& app) {
                    ? std::string()
                    : fmt::format("{} is none of exact, step, any, ABS, ABS:REL", quoted(s));
       });
-  app.add_option("--map", options->map, "pair tensors by these rules of names and transforms")
+  app.add_option("--map", options->map,
+                 "pair tensors by these rules of names and transforms instead")
       ->option_text("FILE");
   app.add_option("--by", options->by, "a strip and a line per layer")
       ->option_text("WHAT")
@@ -275,7 +281,7 @@ Action bind(CLI::App& app) {
       "examples:\n"
       "  wtool diff a.safetensors b.safetensors\n"
       "  wtool diff model/ model-int4/ --tolerance step\n"
-      "  wtool diff model/ model.gguf --map llama.map --tolerance 0\n");
+      "  wtool diff model/ model.gguf --tolerance 0\n");
   return [options](const Context& context) { return run(*options, context); };
 }
 

@@ -44,6 +44,8 @@ std::vector<KeyDifference> diff_side_files(const Model& a, const Model& b);
 
 struct Diff {
   std::shared_ptr<const Model> a, b;
+  std::shared_ptr<const Model> opened;  // the one of them that is seen otherwise than it is, or null
+  std::vector<std::string> notes;       // how, for people
   Tolerance tolerance;
   std::string tolerance_text;
   std::vector<DiffLine> lines;  // in the order of A
@@ -58,6 +60,10 @@ struct Diff {
   bool differs() const;
   bool ok() const { return !differs() && all_passed(judged); }
 };
+
+// Of a GGUF file of a known architecture and a Hugging Face folder of the same one, sees the folder
+// as the GGUF that it becomes; says so, or why not, in the notes.
+void see_alike(Diff& diff);
 
 // A row for each tensor compared, and what stands for layers.
 Report report_of(const Diff& diff);

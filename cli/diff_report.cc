@@ -346,6 +346,12 @@ void write_diff_json(const Diff& diff, const DiffView& view) {
   w.begin_document("wtool.diff/1", diff.ok(), {diff.a->path, diff.b->path});
   w.member("tolerance", diff.tolerance_text);
   w.member("same", !diff.differs());
+  if (!diff.notes.empty()) {
+    w.key("notes");
+    w.begin_array();
+    for (const std::string& n : diff.notes) w.value(n);
+    w.end_array();
+  }
   write_alone(w, "only_in_a", diff.only_a);
   write_alone(w, "only_in_b", diff.only_b);
   write_keys(w, "metadata", diff.metadata);

@@ -530,6 +530,47 @@ class Diff(Command):
                 else:
                     self.same_with_map(family)
 
+    def test_a_folder_and_its_gguf_are_compared_without_a_map(self):
+        golden = SOURCE / "testdata" / "hf2gguf"
+        for model in ("llama3-tiny", "mixtral-tiny", "gemma2-tiny", "gpt2-tiny"):
+            folder, name = str(golden / model / "hf"), f"{model}.gguf"
+            subprocess.run([self.program, "convert", folder, "-o", name], check=True, capture_output=True)
+            done = self.wtool("diff", folder, name)
+            self.assertIn("is compared as the GGUF that it becomes", done.stderr)
+            self.assertIn("the same", done.stdout)
+            self.assertNotIn("only in", done.stdout)
+            self.wtool("diff", name, folder, "-q")  # either may be A
+            document = json.loads(self.wtool("diff", "--json", folder, name).stdout)
+            self.assertEqual(len(document["notes"]), 1)
+            self.assertEqual((document["only_in_a"], document["only_in_b"], document["metadata"]), ([], [], []))
+        # One number that is another is found, in the tensor that it became part of.
+        shutil.copytree(golden / "mixtral-tiny" / "hf", "m")
+        shard = sorted(pathlib.Path("m").glob("*.safetensors"))[0]
+        tensors = read_safetensors(shard)
+        name = next(n for n in tensors if n.endswith("experts.2.w1.weight"))
+        dtype, shape, raw = tensors[name]
+        tensors[name] = (dtype, shape, raw[:10] + bytes([raw[10] ^ 64, raw[11] ^ 1]) + raw[12:])
+        write_safetensors(str(shard), tensors)
+        done = self.wtool("diff", "m", "mixtral-tiny.gguf", "--tolerance", "0", code=1)
+        layer = name.split(".layers.")[1].split(".")[0]
+        self.assertIn(f"first: blk.{layer}.ffn_gate_exps.weight [2, 0, 5]", done.stdout)
+
+    def test_a_folder_that_is_no_such_gguf_is_compared_by_its_names(self):
+        golden = SOURCE / "testdata" / "hf2gguf"
+        llama, qwen = (str(golden / m / "hf") for m in ("llama3-tiny", "qwen2-tiny"))
+        subprocess.run([self.program, "convert", llama, "-o", "x.gguf"], check=True, capture_output=True)
+        done = self.wtool("diff", qwen, "x.gguf", code=1)
+        self.assertIn("is a qwen2, the file a llama", done.stderr)
+        self.assertIn("model.norm.weight", self.wtool("diff", "-v", qwen, "x.gguf", code=1).stdout)
+        # A folder whose tokenizer is gone is still its weights.
+        shutil.copytree(llama, "m", ignore=shutil.ignore_patterns("tokenizer.json"))
+        done = self.wtool("diff", "m", "x.gguf", "--tolerance", "0")
+        self.assertIn("without its tokenizer", done.stderr)
+        # A map is for names as they are.
+        pathlib.Path("map").write_text("model.norm.weight -> output_norm.weight\n")
+        done = self.wtool("diff", llama, "x.gguf", "--map", "map", "-t", "model.norm.weight", "--tolerance", "0")
+        self.assertNotIn("compared as", done.stderr)
+
     def test_rows_and_splits_compare_fused_tensors(self):
         q, k, v = (floats([i + 10 * n for i in range(12)]) for n in range(3))
         write_safetensors("a.safetensors", {f"l.0.{n}.w": ("F32", (4, 3), raw)
