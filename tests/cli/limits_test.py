@@ -17,7 +17,7 @@ import sys
 import unittest
 
 from compressed_files import INDEX_MAGIC, Compressed, table
-from weight_files import U32, Command, dat, floats, gguf, write_safetensors
+from weight_files import ARRAY, F32, STRING, U32, Command, dat, floats, gguf, write_safetensors
 
 SOURCE = pathlib.Path(sys.argv[2])
 TABLE = (SOURCE / "SECURITY.md").read_text()
@@ -268,6 +268,23 @@ class Limits(Command):
             told(raw + table(frames), says, "1 MiB; 9/8")
         self.assertIn(original, file.raw[file.index_at :].decode("latin1"))
         self.assertFalse(os.path.exists("x"))
+
+    def test_a_tokenizer_on_its_way_back(self):
+        def refused(says, documented, **keys):
+            model = {"general.architecture": (STRING, "llama"), "llama.attention.layer_norm_rms_epsilon": (F32, 1e-5)}
+            for name in ("embedding_length", "feed_forward_length", "block_count", "context_length", "attention.head_count"):
+                model["llama." + name] = (U32, 4)
+            for name, value in {"ggml.model": (STRING, "gpt2"), "ggml.pre": (STRING, "gpt-2"),
+                                "ggml.tokens": (ARRAY, (STRING, ["a"])), "ggml.merges": (ARRAY, (STRING, [])), **keys}.items():
+                model["tokenizer." + name] = value
+            pathlib.Path("m.gguf").write_bytes(gguf({"output_norm.weight": ("f32", [4], bytes(16))}, model))
+            self.told("convert", "m.gguf", "--to", "hf", "-o", "back", "-n", code=3, says=says, documented=documented)
+
+        row = "tokenizer on its way[^\n]*"
+        refused("1048577 tokens, at most 1048576", row + "1,048,576", **{"ggml.tokens": (ARRAY, (STRING, [""] * 1048577))})
+        refused("more than 33554432 bytes", row + "32 MiB", **{"ggml.tokens": (ARRAY, (STRING, ["a" * (32 * MIB), "b"]))})
+        refused("2097153 merges, at most 2097152", row + "2,097,152", **{"ggml.merges": (ARRAY, (STRING, [""] * 2097153))})
+        refused("have 16777217 bytes, at most 16777216", row + "16 MiB", chat_template=(STRING, "a" * (16 * MIB + 1)))
 
     def test_what_is_shown_of_one_tensor(self):
         header('{"a":{"dtype":"F32","shape":[1001,1000],"data_offsets":[0,4004000]}}', data=bytes(4004000))

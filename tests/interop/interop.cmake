@@ -22,7 +22,9 @@ if(Python3_FOUND)
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/content.py $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
   add_test(NAME interop.planes
     COMMAND ${WTOOL_NUMPY_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/restore_planes.py test $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
-  set_tests_properties(interop.content PROPERTIES LABELS interop TIMEOUT 300)
+  add_test(NAME interop.hf_back
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/hf_back.py $<TARGET_FILE:wtool> ${PROJECT_SOURCE_DIR})
+  set_tests_properties(interop.content interop.hf_back PROPERTIES LABELS interop TIMEOUT 300)
   set_tests_properties(interop.planes PROPERTIES SKIP_RETURN_CODE 77 LABELS interop TIMEOUT 300)
   set_tests_properties(interop.oms PROPERTIES LABELS interop TIMEOUT 600)
   set_tests_properties(corpus numpy_interop numpy_stats numpy_schemes PROPERTIES SKIP_RETURN_CODE 77 LABELS interop TIMEOUT 300)
