@@ -40,10 +40,8 @@ struct Packed {
   std::vector<Row> rows;
 };
 
-struct Outcome {
-  std::string to;
+struct Outcome : PackingSum {
   std::vector<Packed> files;
-  std::uint64_t bytes = 0, stored = 0;
 };
 
 std::string codec_name(const Piece& p) {
@@ -339,11 +337,7 @@ void write_file(JsonWriter& w, const Packed& p, bool dry_run) {
 
 void write_json(const Outcome& outcome, const Options& o, JsonWriter::Sink sink) {
   JsonWriter w(std::move(sink));
-  w.begin_document("wtool.compress/1", true, std::vector<std::string>{o.path});
-  w.member("dry_run", o.output.dry_run);
-  w.name_member("output", outcome.to);
-  w.member("bytes", outcome.bytes);
-  w.member("packed_bytes", outcome.stored);
+  begin_document(w, "wtool.compress/1", o.path, o.output, outcome);
   w.key("files");
   w.begin_array();
   for (const Packed& p : outcome.files) write_file(w, p, o.output.dry_run);

@@ -98,9 +98,7 @@ std::optional<Error> find_damage(const CompressedFile& file, const RunOptions& o
   return std::nullopt;
 }
 
-struct Restored {
-  std::string to;
-  std::uint64_t bytes = 0, stored = 0;
+struct Restored : PackingSum {
   std::vector<Sha256> digests = {};
 };
 
@@ -230,7 +228,8 @@ Restored restore(const Options& o, const Context& context) {
   const Input input = open_inputs(o, context);
   const Destination to =
       packing_destination(PackingVerb::Decompress, o.path, input.folder, o.output);
-  Restored out{to.path};
+  Restored out;
+  out.to = to.path;
   std::vector<std::string> paths{o.path};
   for (const auto& file : input.files) {
     out.bytes += file->size();
@@ -250,11 +249,7 @@ Restored restore(const Options& o, const Context& context) {
 
 void write_json(const Restored& r, const Options& o, JsonWriter::Sink sink) {
   JsonWriter w(std::move(sink));
-  w.begin_document("wtool.decompress/1", true, std::vector<std::string>{o.path});
-  w.member("dry_run", o.output.dry_run);
-  w.name_member("output", r.to);
-  w.member("bytes", r.bytes);
-  w.member("packed_bytes", r.stored);
+  begin_document(w, "wtool.decompress/1", o.path, o.output, r);
   w.key("sha256");
   w.begin_array();
   for (const Sha256& d : r.digests) w.value(d.hex());

@@ -113,4 +113,13 @@ void check_places(const std::string& to, const OutputOptions& options, const Pac
   check_report_files(std::vector<ReportFile>{{"--report", options.report}}, options.force, inputs);
 }
 
+void begin_document(JsonWriter& w, std::string_view schema, const std::string& input,
+                    const OutputOptions& options, const PackingSum& sum) {
+  w.begin_document(schema, true, std::vector<std::string>{input});
+  w.member("dry_run", options.dry_run);
+  w.name_member("output", sum.to);
+  w.member("bytes", sum.bytes);
+  w.member("packed_bytes", sum.stored);
+}
+
 }  // namespace wtool

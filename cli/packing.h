@@ -3,10 +3,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/command.h"
 #include "cli/common.h"
+#include "cli/json.h"
 #include "lib/model/model.h"
 #include "lib/trust/digest.h"
 
@@ -36,5 +38,14 @@ void read_digests(PackingBase& base, const Context& context);
 // Before any work: no output and no report takes the place of the base, no report that of `inputs`.
 void check_places(const std::string& to, const OutputOptions& options, const PackingBase& base,
                   std::vector<std::string> inputs);
+
+// What came out, of all files together.
+struct PackingSum {
+  std::string to;
+  std::uint64_t bytes = 0, stored = 0;  // of the originals, compressed
+};
+// Begins the document of a schema with what both commands say.
+void begin_document(JsonWriter& w, std::string_view schema, const std::string& input,
+                    const OutputOptions& options, const PackingSum& sum);
 
 }  // namespace wtool
