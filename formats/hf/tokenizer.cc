@@ -240,6 +240,7 @@ class Writer {
       notes_.push_back(fmt::format("{}: splits by {}, but llama.cpp at spaces and punctuation",
                                    json_->file, quoted(steps[0])));
     write_type_count();
+    note_pre(json_->file);
     TokenTable table = table_of_words(*json_, sources());
     table.mark_words();
     write_plain(table, "bert", "default");
@@ -276,14 +277,18 @@ class Writer {
   }
 
   void write_scored(const TokenTable& table, std::string_view kind, std::string_view file) {
-    if (!wish_.pre.empty())
-      notes_.push_back(fmt::format("{}: --pre is left out: only byte-level BPE has one", file));
+    note_pre(file);
     table.check_unique(file);
     meta_.set(kModel, std::string(kind));
     meta_.set(kPre, std::string("default"));
     meta_.set(kTokens, table.texts());
     meta_.set(kScores, table.scores());
     meta_.set(kTypes, table.types());
+  }
+
+  void note_pre(std::string_view file) {
+    if (!wish_.pre.empty())
+      notes_.push_back(fmt::format("{}: --pre is left out: only byte-level BPE has one", file));
   }
 
   void write_type_count() {

@@ -153,21 +153,25 @@ TokenTable table_of_pieces(const SentencePieceModel& model, std::string_view fil
     const SentencePieceModel::Piece& p = model.pieces[id];
     table.set(id, p.text, p.score, type_of_piece(p.type));
   }
-  const auto add = [&](const AddedToken& token, std::string_view from_file, bool typed) {
+  std::uint64_t beyond = 0;
+  const AddedToken* first = nullptr;
+  const auto add = [&](const AddedToken& token, bool typed) {
     if (token.id >= table.size()) {
-      from.notes.push_back(fmt::format("{}: token {} ({}) is left out: vocab_size is {}", from_file,
-                                       token.id, quoted(token.text), table.size()));
-      return;
-    }
-    if (typed)
+      if (beyond++ == 0) first = &token;
+    } else if (typed) {
       set_added(table, token, TokenTable::kAdded, from.as_said);
-    else
+    } else {
       table.set(token.id, token.text, TokenTable::kAdded, TokenType::UserDefined);
+    }
   };
-  for (const AddedToken& a : from.added_file) add(a, "added_tokens.json", false);
-  for (const AddedToken& a : from.config.added) add(a, from.config.file, true);
+  for (const AddedToken& a : from.added_file) add(a, false);
+  for (const AddedToken& a : from.config.added) add(a, true);
   if (json && (from.as_said || !from.config.lists_added))
-    for (const AddedToken& a : json->added) add(a, json->file, true);
+    for (const AddedToken& a : json->added) add(a, true);
+  if (first)
+    from.notes.push_back(fmt::format(
+        "{}: {} of the added tokens ({} is {}) left out: vocab_size in config.json is {}", file,
+        beyond, first->id, quoted(first->text), table.size()));
   return table;
 }
 

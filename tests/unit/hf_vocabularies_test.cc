@@ -72,7 +72,9 @@ TEST_CASE("Added tokens replace pieces, in the order of the files", "[hf_tokeniz
         Json({"<unk>", "<s>", "</s>", "<0x41>", "\u2581a", "  ", "old", "<|y|>", "<z>"}));
   CHECK(got["scores"] == Json({0.0, -1000.0, 0.0, 0.0, -1.5, -1000.0, 0.0, -1000.0, -1000.0}));
   CHECK(got["token_type"] == Json({2, 3, 3, 6, 1, 4, 5, 3, 4}));
-  CHECK_THAT(got.notes.at(0), Contains("token 9 ('<far>') is left out: vocab_size is 9"));
+  CHECK_THAT(
+      got.notes.at(0),
+      Contains("1 of the added tokens (9 is '<far>') left out: vocab_size in config.json is 9"));
   // Phi-3's are what the file says
   const AddedKeys phi = pieces(files, 9, "phi3");
   CHECK(phi["tokens"][5] == "\u2581\u2581");
