@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -159,6 +160,23 @@ class Limits(Command):
                            ({"rope_scaling": {"rope_type": "llama3"}}, "heads of 2147483648 dimensions")):
             pathlib.Path("f/config.json").write_text(json.dumps(config | more))
             self.told("convert", "f", "-o", "o.gguf", "--no-vocab", code=3, says=says, documented="65,536")
+
+    def test_a_tokenizer(self):
+        def folder(name, content=b"", size=None):
+            shutil.rmtree("t", ignore_errors=True)
+            shutil.copytree(SOURCE / "testdata/hf2gguf/qwen3-tiny/hf", "t")
+            sparse(f"t/{name}", size or len(content), content)
+
+        for name, most in (("tokenizer.json", 128 * MIB), ("tokenizer_config.json", 16 * MIB), ("chat_template.jinja", 4 * MIB)):
+            folder(name, size=most + 1)
+            self.told("convert", "t", "-o", "o.gguf", code=3, says=f"{name}: has {most + 1} bytes, wtool's limit is {most}",
+                      documented="128 MiB; 16 MiB; 4 MiB; 64")
+        for content, says, documented in (
+                ({"added_tokens": [{"id": 2**22, "content": "x"}]}, "token id 4194304, wtool's limit is 4194303", "4,194,304"),
+                ({"model": {"vocab": {"x" * 65537: 1}}}, "a token of 65537 bytes, wtool's limit is 65536", "65,536 bytes"),
+                ({"post_processor": [0] * 65536}, "more than 65536 values in one part, wtool's limit", "bytes; 65,536")):
+            folder("tokenizer.json", json.dumps(content).encode())
+            self.told("convert", "t", "-o", "o.gguf", code=3, says=says, documented=documented)
 
     def test_metadata_beside_npy_files(self):
         os.mkdir("n")
