@@ -8,8 +8,9 @@
 namespace wtool {
 
 // What there is to know of each architecture to get from a Hugging Face folder to the GGUF that
-// llama.cpp runs, and back: nothing but data, in architectures.cc. Facts from llama.cpp's converter
-// (conversion/*.py, gguf-py/gguf/tensor_mapping.py) and its loader (src/models/*.cpp), v0.5.0.
+// llama.cpp runs, and back: nothing but data, in architectures/, a file for each family. Facts from
+// llama.cpp's converter (conversion/*.py, gguf-py/gguf/tensor_mapping.py) and its loader
+// (src/models/*.cpp), v0.5.0.
 
 // A formula over config.json: alternatives from left to right, of which the first that has all its
 // parts counts: "head_dim | hidden_size / num_attention_heads". A part is a number, or a key; a
@@ -36,7 +37,11 @@ enum class Presence : std::uint8_t {
   Direct,
   LowRank,
 };
-enum class Bias : std::uint8_t { Optional, Required };
+// Of a module with a weight. None: llama.cpp refuses files that have one.
+enum class Bias : std::uint8_t { None, Optional, Required };
+
+inline constexpr Presence kAlways = Presence::Always;
+inline constexpr Move kSame = Move::Same;
 
 struct TensorRow {
   // The module without the model's prefix and ".weight": {L} is a layer, {X} an expert.
@@ -45,9 +50,9 @@ struct TensorRow {
       gguf;  // of two outputs both, with a comma; ends in ".bias" if that is what it is
   // The weight's dimensions as letters of kDimensions, '*' for any: "Q,H". "": not checked.
   std::string_view shape = {};
-  Presence presence = Presence::Always;
-  Move move = Move::Same;
-  Bias bias = Bias::Optional;
+  Presence presence = kAlways;
+  Move move = kSame;
+  Bias bias = Bias::None;
 };
 
 // A tensor that llama.cpp has no use for. '*' stands for anything.
@@ -69,12 +74,20 @@ struct KeyRow {
   std::string_view key;  // without "{arch}."; in full if it begins with "general."
   KeyType type;
   Formula from = {};
-  bool required = false;  // the loader refuses the file, or aborts, without it
+  bool required = false;     // the loader refuses the file, or aborts, without it
+  Formula left_out_if = {};  // it is 1
 };
 
 // What the class assumes where config.json says nothing: transformers' configuration classes.
 struct DefaultRow {
   std::string_view key;
+  double value;
+  std::string_view text = {};  // instead
+};
+
+// What llama.cpp computes whatever config.json says. Where that says otherwise, people are told.
+struct AssumedRow {
+  Formula config;
   double value;
 };
 
@@ -87,17 +100,20 @@ struct Architecture {
   std::span<const TensorRow> tensors, more_tensors = {};
   std::span<const KeyRow> keys, more_keys = {};
   std::span<const DefaultRow> defaults = {};
+  std::span<const AssumedRow> assumed = {};
   std::span<const DropRow> drops = {};
   std::span<const std::string_view> ignored_keys = {};
   bool norms_plus_one = false;   // weights of norms are kept as their distance from 1
   bool rope_freqs = false;       // scaling of kind llama3 becomes a tensor
+  bool rope_factors = false;     // scaling of kind longrope becomes two
   bool back = false;             // from GGUF to a folder, too
   bool of_experts = false;       // of several of one name: the one with experts
   bool trims_embedding = false;  // rows of the embedding beyond the tokenizer's are left out
 };
 
-std::span<const Architecture> all_architectures() noexcept;
-// By the name of a class or of a model type; null: not known.
+// The first of a name is the one that a GGUF file of it turns back into, unless its keys say more.
+std::span<const Architecture* const> all_architectures() noexcept;
+// null: not known
 const Architecture* architecture_of_class(std::string_view hf_class) noexcept;
 const Architecture* architecture_named(std::string_view gguf_name) noexcept;
 

@@ -65,8 +65,8 @@ std::string lift_text_config(json& root) {
 
 std::string known_classes() {
   std::vector<std::string_view> names;
-  for (const Architecture& a : all_architectures())
-    names.insert(names.end(), a.classes.begin(), a.classes.end());
+  for (const Architecture* a : all_architectures())
+    names.insert(names.end(), a->classes.begin(), a->classes.end());
   return fmt::format("known: {}", fmt::join(names, ", "));
 }
 
@@ -103,7 +103,9 @@ HfConfig HfConfig::of(const Model& model, const std::string& arch) {
   for (const std::string_view key : out.architecture_->ignored_keys) out.json_.erase(key);
   for (const DefaultRow& d : out.architecture_->defaults)
     if (!member(out.json_, d.key)) {
-      if (d.value == std::floor(d.value))
+      if (!d.text.empty())
+        out.json_[std::string(d.key)] = d.text;
+      else if (d.value == std::floor(d.value))
         out.json_[std::string(d.key)] = static_cast<std::int64_t>(d.value);
       else
         out.json_[std::string(d.key)] = d.value;

@@ -43,6 +43,7 @@ class KeyWriter {
   }
 
   void one(const KeyRow& row) {
+    if (!row.left_out_if.empty() && config_.number(row.left_out_if) == 1) return;
     switch (row.type) {
       case KeyType::U32:
         if (const auto n = config_.count(row.from))
@@ -88,7 +89,8 @@ class KeyWriter {
     }
     if (type == "yarn") {
       set(fmt::format("{}original_context_length", prefix),
-          static_cast<std::uint32_t>(config_.need("rope.original_max_position_embeddings")));
+          static_cast<std::uint32_t>(
+              config_.need("rope.original_max_position_embeddings | max_position_embeddings")));
       put("yarn_ext_factor", "rope.extrapolation_factor");
       put("yarn_attn_factor", "rope.attention_factor | rope.attn_factor");
       put("yarn_beta_fast", "rope.beta_fast");
@@ -101,20 +103,29 @@ class KeyWriter {
                   fmt::format("rope_scaling of kind {} has no form in GGUF", quoted(type)))
           .in(config_.where());
     }
-    if (type == "llama3" && !config_.architecture().rope_freqs)
-      throw Error(Fault::Unsupported, fmt::format("rope_scaling of kind llama3 is not known of {}",
-                                                  config_.architecture().name))
+    if ((type == "llama3" && !config_.architecture().rope_freqs) ||
+        ((type == "su" || type == "longrope") && !config_.architecture().rope_factors))
+      throw Error(Fault::Unsupported, fmt::format("rope_scaling of kind {} is not known of {}",
+                                                  type, config_.architecture().name))
           .in(config_.where());
   }
 
-  // Phi-3's longer contexts scale attention by sqrt(1 + ln(s) / ln(original)), s the ratio of both.
+  // Phi-3's longer contexts scale attention by sqrt(1 + ln(s) / ln(original)), s the ratio of both;
+  // with yarn, which it had once, by 1 + 0.1 · ln(s).
   void attention_factor(std::string_view key) {
     if (longrope_factors(config_, "long_factor").empty()) return;
     const double original = static_cast<double>(config_.need(
                      "rope.original_max_position_embeddings | max_position_embeddings")),
                  scale = static_cast<double>(config_.need("max_position_embeddings")) / original;
-    set(key,
-        static_cast<float>(scale > 1 ? std::sqrt(1 + std::log(scale) / std::log(original)) : 1.0));
+    const std::string type = lower(text_of(config_.find("rope.rope_type")));
+    if (type != "su" && type != "longrope" && type != "yarn")
+      throw Error(
+          Fault::Unsupported,
+          fmt::format("factors for long contexts with rope_scaling of kind {}", quoted(type)))
+          .in(config_.where());
+    const double more = type == "yarn" ? 1 + 0.1 * std::log(scale)
+                                       : std::sqrt(1 + std::log(scale) / std::log(original));
+    set(key, static_cast<float>(scale > 1 ? more : 1.0));
   }
 
   void gating(const KeyRow& row) {
@@ -184,6 +195,27 @@ class KeyWriter {
   std::vector<std::string> missing_;
 };
 
+// llama.cpp v0.5.0, src/llama-model.cpp, load_hparams: what it asserts, which ends its process.
+void check_experts(const HfConfig& config, const Metadata& meta) {
+  const auto of = [&](std::string_view key) {
+    return meta.count(fmt::format("{}.{}", config.architecture().name, key)).value_or(0);
+  };
+  const std::uint64_t all = of("expert_count"), used = of("expert_used_count"),
+                      groups = of("expert_group_count"), group = of("expert_group_used_count");
+  const auto refuse = [&](std::string text) {
+    throw Error(Fault::BadFile, std::move(text)).in(config.where());
+  };
+  if (used > all || (all > 0 && used == 0))
+    refuse(fmt::format("says that {} of {} experts are used", used, all));
+  if (all == 0 ? groups > 0 : groups >= all || (groups > 1 && all % groups != 0))
+    refuse(fmt::format("says that {} experts are in {} groups", all, groups));
+  if (groups > 1 && (group == 0 || group >= groups))
+    refuse(
+        fmt::format("says that {} of {} groups of experts are used, which llama.cpp does not "
+                    "take",
+                    group, groups));
+}
+
 // base^(1/n) with nothing but IEEE arithmetic, which is the same everywhere: bisection.
 double root_of(double base, unsigned n) {
   double low = 1, high = std::max(base, 1.0);
@@ -205,6 +237,18 @@ void add_architecture_keys(const Model& model, const HfConfig& config, std::uint
   writer.rows(config.architecture().keys);
   writer.rows(config.architecture().more_keys);
   writer.finish();
+  check_experts(config, meta);
+}
+
+std::vector<std::string> differences_to_engine(const HfConfig& config) {
+  std::vector<std::string> out;
+  for (const AssumedRow& row : config.architecture().assumed)
+    if (const auto said = config.number(row.config); said && *said != row.value)
+      out.push_back(
+          fmt::format("config.json says {} {}, but llama.cpp computes as if it were {}: what it "
+                      "predicts may differ from the model",
+                      row.config, *said, row.value));
+  return out;
 }
 
 // transformers, modeling_rope_utils.py, _compute_llama3_parameters: waves longer than the original

@@ -9,6 +9,9 @@ namespace wtool {
 void add_architecture_keys(const Model& model, const HfConfig& config, std::uint32_t file_type,
                            Metadata& meta);
 
+// Where llama.cpp computes otherwise than config.json says, for people.
+std::vector<std::string> differences_to_engine(const HfConfig& config);
+
 // Factors by which Llama 3.1 stretches its rotary embedding, one for each pair of a head; empty
 // unless config.json asks for them. The same bits on every machine.
 std::vector<float> llama3_rope_factors(const HfConfig& config);

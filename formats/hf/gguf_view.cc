@@ -115,9 +115,7 @@ class GgufMapper {
            {fmt::format("config.json, {}", key), "f32", "computed", 0});
     };
     add("rope_freqs.weight", llama3_rope_factors(config_), "rope_scaling");
-    if (!std::ranges::any_of(arch_.keys,
-                             [](const KeyRow& k) { return k.key == "rope.scaling.attn_factor"; }))
-      return;
+    if (!arch_.rope_factors) return;
     const auto of_long = longrope_factors(config_, "long_factor"),
                of_short = longrope_factors(config_, "short_factor");
     if (of_long.empty() != of_short.empty())
@@ -154,8 +152,9 @@ class GgufMapper {
       named = false;  // "mlp.experts.gate_up_proj"
     for (const auto rows : {arch_.tensors, arch_.more_tensors})
       for (const TensorRow& row : rows) {
-        if (const auto n = match_numbers(row.hf, module))
-          return Found{&row, *n, std::string(suffix)};
+        if (suffix != ".bias" || row.bias != Bias::None)
+          if (const auto n = match_numbers(row.hf, module))
+            return Found{&row, *n, std::string(suffix)};
         if (named)
           if (const auto n = match_numbers(row.hf, bare)) return Found{&row, *n, ".weight"};
       }
@@ -503,6 +502,7 @@ class GgufMapper {
     for (const MetaEntry& e : tokens_) meta.set(e.key, e.value);
     for (const auto& [why, n] : drops_)
       notes_.push_back(fmt::format("left out: {} tensor{}: {}", n, n == 1 ? "" : "s", why));
+    for (std::string& text : differences_to_engine(config_)) notes_.push_back(std::move(text));
     warn_of_loader();
     return meta;
   }
@@ -537,10 +537,10 @@ class GgufMapper {
 
 // What the reference and llama.cpp's quantiser keep in f32 (conversion/base.py, prepare_tensors).
 bool is_f32_only(std::string_view gguf, std::size_t rank) noexcept {
-  constexpr std::string_view kAlways[] = {"ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight",
-                                          "position_embd.weight", "token_types.weight"};
+  constexpr std::string_view kNames[] = {"ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight",
+                                         "position_embd.weight", "token_types.weight"};
   return rank <= 1 || gguf.ends_with("_norm.weight") || !gguf.ends_with(".weight") ||
-         std::ranges::any_of(kAlways, [&](std::string_view s) { return gguf.ends_with(s); });
+         std::ranges::any_of(kNames, [&](std::string_view s) { return gguf.ends_with(s); });
 }
 
 ModelView gguf_view(std::shared_ptr<const Model> folder, const GgufViewOptions& options) {

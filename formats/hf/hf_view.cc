@@ -55,11 +55,11 @@ class HfMapper {
     const Metadata& meta = from_->catalog.meta;
     const std::string_view name = meta.text("general.architecture");
     const auto experts = meta.count(fmt::format("{}.expert_count", name)).value_or(0);
-    for (const Architecture& a : all_architectures())
-      if (a.name == name && a.back && (experts > 0) == a.of_experts) return a;
+    for (const Architecture* a : all_architectures())
+      if (a->name == name && a->back && (experts > 0) == a->of_experts) return *a;
     std::vector<std::string_view> known;
-    for (const Architecture& a : all_architectures())
-      if (a.back && std::ranges::find(known, a.name) == known.end()) known.push_back(a.name);
+    for (const Architecture* a : all_architectures())
+      if (a->back && std::ranges::find(known, a->name) == known.end()) known.push_back(a->name);
     throw Error(Fault::Unsupported,
                 name.empty() ? std::string("says no general.architecture")
                              : fmt::format("there is no way back from architecture {}{}",

@@ -6,7 +6,7 @@
 
 namespace wtool {
 
-// Patterns of the tables in architectures.cc: {L} and {X} stand for numbers.
+// Patterns of the tables in architectures/: {L} and {X} stand for numbers.
 struct NameNumbers {
   std::uint64_t layer = 0, expert = 0;
 };

@@ -10,6 +10,8 @@
 //   ggml_quantize_model LIBRARY-FOLDER predict FILE TEXT
 //       prints "tokens N …" of the text, "special BOS EOS ADDS-BOS", and "next" with the
 //       probability of each token that may follow
+//   ggml_quantize_model LIBRARY-FOLDER embed FILE TEXT
+//       prints "tokens N …" of the text, and of each "state" with what an encoder makes of it
 //
 // Exit status: 0 done, 1 the library refuses, 77 a library of another release.
 #include <cmath>
@@ -246,35 +248,75 @@ void print_probabilities(const float* logits, std::int32_t n) {
   std::printf("\n");
 }
 
+struct Open {
+  void *model, *context;
+  const void* vocabulary;
+};
+
+Open open_context(const Libraries& l, void* model, bool embeddings) {
+  auto p = get<ContextParams()>(l.llama, "llama_context_default_params")();
+  if (p.context != 512 || p.batch != 2048 || p.yarn[0] != -1 || p.yarn[3] != -1 ||
+      p.key_type != 1 || p.value_type != 1 || p.embeddings || !p.no_times || p.samplers || p.other)
+    die(kOtherRelease, "the parameters are those of another release");
+  p.threads = p.batch_threads = 1;
+  p.embeddings = embeddings;
+  if (embeddings) p.pooling = 0;  // each token's own
+  void* context = get<void*(void*, ContextParams)>(l.llama, "llama_init_from_model")(model, p);
+  if (!context) die(1, "the library makes no context of the model");
+  return {model, context, get<const void*(const void*)>(l.llama, "llama_model_get_vocab")(model)};
+}
+
+std::vector<std::int32_t> run(const Libraries& l, const Open& open, const char* text, bool encode) {
+  std::vector<std::int32_t> tokens = tokens_of(l.llama, open.vocabulary, text);
+  std::printf("tokens");
+  for (const std::int32_t t : tokens) std::printf(" %d", t);
+  std::printf("\n");
+  const auto count = static_cast<std::int32_t>(tokens.size());
+  std::vector<std::int8_t> all(tokens.size(), 1);
+  Batch batch =
+      get<Batch(std::int32_t*, std::int32_t)>(l.llama, "llama_batch_get_one")(tokens.data(), count);
+  if (encode) batch.outputs = all.data();
+  const char* how = encode ? "llama_encode" : "llama_decode";
+  if (get<std::int32_t(void*, Batch)>(l.llama, how)(open.context, batch) != 0)
+    die(1, "the library cannot run the model");
+  return tokens;
+}
+
+int embed(const Libraries& l, const std::string& folder, const char* path, const char* text) {
+  void* model = open_model(l, folder, path);
+  if (!model) return 1;
+  const Open open = open_context(l, model, true);
+  const auto tokens = run(l, open, text, true);
+  const auto width = get<std::int32_t(const void*)>(l.llama, "llama_model_n_embd")(model);
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(tokens.size()); ++i) {
+    const float* x = get<const float*(void*, std::int32_t)>(l.llama, "llama_get_embeddings_ith")(
+        open.context, i);
+    if (!x) die(1, "the library gives no result");
+    std::printf("state");
+    for (std::int32_t k = 0; k < width; ++k) std::printf(" %.9g", double{x[k]});
+    std::printf("\n");
+  }
+  get<void(void*)>(l.llama, "llama_free")(open.context);
+  get<void(void*)>(l.llama, "llama_model_free")(model);
+  return 0;
+}
+
 int predict(const Libraries& l, const std::string& folder, const char* path, const char* text) {
   void* model = open_model(l, folder, path);
   if (!model) return 1;
   const auto ask = [&](const char* what, const void* of) {
     return get<std::int32_t(const void*)>(l.llama, what)(of);
   };
-  auto p = get<ContextParams()>(l.llama, "llama_context_default_params")();
-  if (p.context != 512 || p.batch != 2048 || p.yarn[0] != -1 || p.yarn[3] != -1 ||
-      p.key_type != 1 || p.value_type != 1 || p.embeddings || !p.no_times || p.samplers || p.other)
-    die(kOtherRelease, "the parameters are those of another release");
-  p.threads = p.batch_threads = 1;
-  void* context = get<void*(void*, ContextParams)>(l.llama, "llama_init_from_model")(model, p);
-  if (!context) die(1, "the library makes no context of the model");
-  const void* vocabulary = get<const void*(const void*)>(l.llama, "llama_model_get_vocab")(model);
-  std::vector<std::int32_t> tokens = tokens_of(l.llama, vocabulary, text);
-  std::printf("tokens");
-  for (const std::int32_t t : tokens) std::printf(" %d", t);
-  const bool adds = get<bool(const void*)>(l.llama, "llama_vocab_get_add_bos")(vocabulary);
-  std::printf("\nspecial %d %d %d\n", ask("llama_vocab_bos", vocabulary),
-              ask("llama_vocab_eos", vocabulary), adds);
-  const Batch batch = get<Batch(std::int32_t*, std::int32_t)>(l.llama, "llama_batch_get_one")(
-      tokens.data(), static_cast<std::int32_t>(tokens.size()));
-  if (get<std::int32_t(void*, Batch)>(l.llama, "llama_decode")(context, batch) != 0)
-    die(1, "the library cannot run the model");
+  const Open open = open_context(l, model, false);
+  run(l, open, text, false);
+  const bool adds = get<bool(const void*)>(l.llama, "llama_vocab_get_add_bos")(open.vocabulary);
+  std::printf("special %d %d %d\n", ask("llama_vocab_bos", open.vocabulary),
+              ask("llama_vocab_eos", open.vocabulary), adds);
   const float* logits =
-      get<const float*(void*, std::int32_t)>(l.llama, "llama_get_logits_ith")(context, -1);
+      get<const float*(void*, std::int32_t)>(l.llama, "llama_get_logits_ith")(open.context, -1);
   if (!logits) die(1, "the library gives no result");
-  print_probabilities(logits, ask("llama_vocab_n_tokens", vocabulary));
-  get<void(void*)>(l.llama, "llama_free")(context);
+  print_probabilities(logits, ask("llama_vocab_n_tokens", open.vocabulary));
+  get<void(void*)>(l.llama, "llama_free")(open.context);
   get<void(void*)>(l.llama, "llama_model_free")(model);
   return 0;
 }
@@ -284,8 +326,9 @@ int predict(const Libraries& l, const std::string& folder, const char* path, con
 int main(int argc, char** argv) {
   const std::string what = argc > 3 ? argv[2] : "";
   if (what == "load") return load(open_all(argv[1]), argv[1], argv[3]);
+  if (what == "embed" && argc == 5) return embed(open_all(argv[1]), argv[1], argv[3], argv[4]);
   if (what == "predict" && argc == 5) return predict(open_all(argv[1]), argv[1], argv[3], argv[4]);
   if (argc < 6 || (what != "types" && what != "write"))
-    die(2, "usage: ggml_quantize_model LIBRARY-FOLDER types|write|load|predict FILE …");
+    die(2, "usage: ggml_quantize_model LIBRARY-FOLDER types|write|load|predict|embed FILE …");
   return quantize(open_all(argv[1]), argc, argv, what == "types");
 }

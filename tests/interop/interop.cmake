@@ -93,4 +93,9 @@ if(Python3_FOUND)
     set_tests_properties(${name} PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300 ENVIRONMENT
                          "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
   endforeach()
+  add_test(NAME interop.hf_architectures
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/hf_architectures.py $<TARGET_FILE:wtool>
+            ${PROJECT_SOURCE_DIR} $<TARGET_FILE:ggml_quantize_model>)
+  set_tests_properties(interop.hf_architectures PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 300 ENVIRONMENT
+                       "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/lsan.supp")
 endif()

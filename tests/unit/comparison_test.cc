@@ -73,6 +73,39 @@ TEST_CASE("transform: the halves of each head become pairs", "[comparison]") {
   check(permuted(tensor(DType::I32, {12, 5}, counting(60)), 2), {12, 5}, matrix);
 }
 
+TEST_CASE("transform: pairs become halves again", "[comparison]") {
+  const std::vector<std::int32_t> order{0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11};
+  check(unpermuted(tensor(DType::I32, {12}, counting(12)), 2), {12}, order);
+  for (const std::uint64_t heads : {1, 2, 3, 6})
+    for (const Shape& shape : {Shape{12}, {12, 5}}) {
+      const auto n = static_cast<std::size_t>(shape.size() == 1 ? 12 : 60);
+      const TensorPtr t = tensor(DType::I32, shape, counting(n));
+      check(unpermuted(permuted(t, heads), heads), shape, counting(n));
+      check(permuted(unpermuted(t, heads), heads), shape, counting(n));
+    }
+  CHECK(refusal([] { unpermuted(tensor(DType::I32, {6}, counting(6)), 4); }) ==
+        "6 rows are not 4 heads of pairs");
+}
+
+TEST_CASE("transform: f16 and bf16 are widened exactly, and f32 stays what it is", "[comparison]") {
+  // f16: 1, -2, the smallest, the largest, infinity; bf16: 1, -2, the largest, infinity.
+  const std::vector<std::uint16_t> halves{0x3c00, 0xc000, 0x0001, 0x7bff, 0x7c00},
+      brains{0x3f80, 0xc000, 0x7f7f, 0x7f80};
+  const auto values = [](const TensorPtr& t) {
+    REQUIRE(t->dtype() == DType::F32);
+    std::vector<float> out(t->elements());
+    Scratch scratch;
+    t->read(t->whole(), std::as_writable_bytes(std::span(out)), scratch);
+    return out;
+  };
+  CHECK(values(widened(tensor(DType::F16, {5}, halves))) ==
+        std::vector<float>{1, -2, 0x1p-24f, 65504, kInf});
+  CHECK(values(widened(tensor(DType::BF16, {2, 2}, brains))) ==
+        std::vector<float>{1, -2, 0x1.fep127f, kInf});
+  const TensorPtr same = tensor(DType::F32, {2}, std::vector<float>{1, kNan});
+  CHECK(widened(same) == same);
+}
+
 TEST_CASE("transform: transposing, rows, stacks and other shapes move elements", "[comparison]") {
   const TensorPtr t = tensor(DType::I32, {7, 5}, counting(35));
   std::vector<std::int32_t> turned;
