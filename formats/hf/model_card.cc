@@ -103,6 +103,11 @@ bool wanted(Text key) {
          std::ranges::any_of(kLists, names);
 }
 
+// Readers take a string for one of C, in UTF-8.
+bool is_storable(Text s) noexcept {
+  return is_utf8(s) && s.find('\0') == s.npos;
+}
+
 void set_text(Metadata& meta, Text key, std::string value) {
   if (!value.empty()) meta.set(key, std::move(value));
 }
@@ -111,7 +116,9 @@ void set_text(Metadata& meta, Text key, std::string value) {
 
 std::optional<MetaValue> sampling_value(const json& value, MetaType type) {
   if (type == MetaType::String)
-    return value.is_string() ? std::optional<MetaValue>(value.get<std::string>()) : std::nullopt;
+    return value.is_string() && is_storable(text_of(&value))
+               ? std::optional<MetaValue>(value.get<std::string>())
+               : std::nullopt;
   if (!value.is_number()) return std::nullopt;
   const double number = value.get<double>();
   if (type == MetaType::F32)
@@ -182,8 +189,8 @@ class General {
     // With more than one slash it is a path on somebody's computer.
     const Text path = text_of(member(config, "_name_or_path"));
     if (std::ranges::count(path, '/') <= 1 && path.find_first_not_of("./") != path.npos)
-      names_.push_back(parts_of_name(path, facts.parameters));
-    names_.push_back(parts_of_name(id, facts.parameters));
+      add_name(path);
+    add_name(id);
   }
 
   void write(Metadata& meta) {
@@ -193,6 +200,13 @@ class General {
   }
 
  private:
+  void add_name(Text name) {
+    if (is_storable(name))
+      names_.push_back(parts_of_name(name, facts_.parameters));
+    else
+      notes_.push_back(fmt::format("{} is no UTF-8 text: no name is taken from it", quoted(name)));
+  }
+
   void read(const SideFile& readme) {
     file_ = readme.content->name();
     const std::uint64_t size = std::min(readme.content->size(), kMaxHead);

@@ -14,7 +14,7 @@ namespace {
 using Text = std::string_view;
 using Lines = std::span<const Text>;
 
-constexpr std::size_t kMostNotes = 8;
+constexpr std::size_t kMostNotes = 8, kMostItems = 1000;
 
 struct NotUnderstood {
   Text what;
@@ -71,6 +71,11 @@ void append_utf8(std::string& out, std::uint32_t c) {
   put(0x80 | (c & 0x3f));
 }
 
+void add_item(std::vector<CardItem>& list, CardItem item) {
+  if (list.size() == kMostItems) throw NotUnderstood{"a list of more than 1000 items"};
+  list.push_back(std::move(item));
+}
+
 // Scalars in quotes and lists in brackets, which may go on over lines.
 class Flow {
  public:
@@ -105,7 +110,7 @@ class Flow {
       skip();
       if (at_ == in_.size()) throw NotUnderstood{"a list that does not end"};
       if (in_[at_] == ']') break;
-      if (auto item = element()) out.emplace_back(std::move(*item));
+      if (auto item = element()) add_item(out, std::move(*item));
       skip();
       if (at_ < in_.size() && in_[at_] == ',')
         ++at_;
@@ -345,9 +350,9 @@ std::vector<CardItem> block_list(Lines lines) {
       throw NotUnderstood{"a list or map in a list"};
     if (pair_in(item)) {
       const std::size_t inner = columns + 1 + indent_of(behind);
-      out.emplace_back(flat_map(item, inner, below));
+      add_item(out, flat_map(item, inner, below));
     } else if (auto value = scalar(item, below)) {
-      out.emplace_back(std::move(*value));
+      add_item(out, std::move(*value));
     }
     lines = lines.subspan(below.size() + 1);
   }

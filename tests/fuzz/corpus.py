@@ -210,6 +210,13 @@ rules = texts("model.layers.{L}.mlp.{P=gate,up}_proj.weight -> model.layers.{L}.
               "model.layers.{L}.self_attn.q_proj.weight permute(2, 1) -> model.layers.{L}.self_attn.q_proj.weight\n",
               "a.{N}.w stack(N) -> a.w transpose\n\n# nothing\nx rows(0, 4) -> y split(0, 2) add(-1.5)\n", "lm_head.weight -> lm_head.weight\n")
 
+card = texts("Some-Org/Qwen2.5-7B-Instruct-1M\n{\"temperature\": 0.7, \"top_k\": 20, \"repetition_penalty\": 1.1, \"mirostat\": 2, \"sequence\": \"a;b\"}\n"
+             "---\nlicense: apache-2.0\nlanguage:\n- en\n- 'no'\ntags: [a b, \"c\\u00e9\", d]  # e\nbase_model:\n- mistralai/Mistral-7B-v0.1\n"
+             "- https://huggingface.co/org/m-7B-v2\ndatasets:\n- name: A set\n  repo_url: https://a.b/c\nmodel-index:\n- name: x\n  results: []\n---\n# T\n",
+             "foo-8x7B-chat-v0.1-q4_k_m\n{\"top_p\": \"x\", \"min_p\": 1e39}\n---\r\ndescription: >-\r\n  folded\r\n  text\r\n\r\n    more\r\nauthor: |+\r\n  a\r\n---\r\n",
+             "a b\n{\n---\nname: 'it''s\n  two'\nversion: 1.0 # c\ntags:\n  - |\n    x\n  - [y]\nsize_label: &a ~\n\tx: y\n---\n", "./x\n\n---\nname: {a: b}\n",
+             "phi-3-mini-128k\n[]\n---\nname: \"\\x41\\\n  \\U0001F600\"\nlicense: [mit,\n  other]\nurl:\n  goes\n\n  on\n# c\n---\n")
+
 
 def lock(wtool):
     yield (b'{"schema":"wtool.lock/1","envelope_tolerance":0.1,"tensors":[\n{"name":"a","dtype":"f32","shape":[2,3],"scheme":"plain","min":-1,'
@@ -305,7 +312,7 @@ def hf(wtool):
 
 
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "compressed": compressed, "hf": hf, "manifest": manifest, "rules": rules, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "card": card, "compressed": compressed, "hf": hf, "manifest": manifest, "rules": rules, "cli": cli}
 
 
 def seed(target, folder, wtool=None):

@@ -7,19 +7,19 @@
 
 namespace wtool::fuzz {
 
-extern const Target kBundle, kCli, kCompressed, kGate, kGguf, kHf, kImatrix, kIndex, kJson, kLock,
-    kManifest, kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice;
+extern const Target kBundle, kCard, kCli, kCompressed, kGate, kGguf, kHf, kImatrix, kIndex, kJson,
+    kLock, kManifest, kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice;
 
 std::span<const Target* const> all_targets() noexcept {
 #ifdef WTOOL_READERS_ONLY  // without those that need the command line's code
-  static constexpr std::array<const Target*, 11> kTargets{
+  static constexpr std::array<const Target*, 12> kTargets{
       &kSafetensors, &kGguf, &kNpy,    &kImatrix,    &kIndex, &kSchemes,
-      &kSelector,    &kGate, &kBundle, &kCompressed, &kHf};
+      &kSelector,    &kGate, &kBundle, &kCompressed, &kHf,    &kCard};
 #else
-  static constexpr std::array<const Target*, 18> kTargets{
-      &kSafetensors, &kGguf,     &kNpy,      &kImatrix,  &kIndex,      &kSchemes,
-      &kJson,        &kMetadata, &kSelector, &kGate,     &kSlice,      &kLock,
-      &kRules,       &kCli,      &kBundle,   &kManifest, &kCompressed, &kHf};
+  static constexpr std::array<const Target*, 19> kTargets{
+      &kSafetensors, &kGguf,     &kNpy,        &kImatrix, &kIndex, &kSchemes, &kJson,
+      &kMetadata,    &kSelector, &kGate,       &kSlice,   &kLock,  &kRules,   &kCli,
+      &kBundle,      &kManifest, &kCompressed, &kHf,      &kCard};
 #endif
   return kTargets;
 }

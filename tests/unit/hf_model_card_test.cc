@@ -253,6 +253,24 @@ TEST_CASE("hf: a card without a head, without its end or not in UTF-8 says nothi
         "mit");
 }
 
+TEST_CASE("hf: names that are not UTF-8 or hold NUL are not taken", "[hf]") {
+  const Result r = general_of({}, {{"_name_or_path", std::string("a\0b", 3)}}, "caf\xe9");
+  CHECK(r.keys() == std::vector<std::string>{"general.architecture", "general.type"});
+  CHECK(r.notes ==
+        std::vector<std::string>{"'a\\x00b' is no UTF-8 text: no name is taken from it",
+                                 "'caf\\xe9' is no UTF-8 text: no name is taken from it"});
+}
+
+TEST_CASE("hf: a list of more than a thousand items is left out", "[hf]") {
+  std::string head = "license: mit\ntags:\n";
+  for (int i = 0; i < 1001; ++i) head += "- a\n";
+  const Result r = of_card(head);
+  CHECK(r.text("general.license") == "mit");
+  CHECK(r.meta.find("general.tags") == nullptr);
+  CHECK(r.notes == std::vector<std::string>{"m/README.md: line 3: 'tags': a list of more than 1000 "
+                                            "items is not understood and left out"});
+}
+
 TEST_CASE("hf: thousands of odd lines give a few notes", "[hf]") {
   std::string head;
   for (int i = 0; i < 5000; ++i) head += "what is this\n";
