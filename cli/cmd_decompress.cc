@@ -106,7 +106,7 @@ struct Restored : PackingSum {
 // folder is copied.
 struct Input {
   std::vector<std::shared_ptr<const CompressedFile>> files;
-  std::vector<std::string> names;  // of what they become, in the output
+  std::vector<std::string> names;  // of what they become, in the output; of one file its path
   std::vector<SideFile> side;
   bool folder = false;
 };
@@ -164,7 +164,6 @@ Input open_inputs(const Options& o, const Context& context) {
   out.folder = o.path != "-" && fs::is_directory(o.path, ignored);
   if (!out.folder) {
     out.files.push_back(open(o, context));
-    out.names.push_back(file_name_of(o.path));  // of one file it does not matter
     return out;
   }
   take_folder(out, o, context);
@@ -225,9 +224,10 @@ void write_originals(const Input& input, const PackingBase& base, const Context&
 }
 
 Restored restore(const Options& o, const Context& context) {
-  const Input input = open_inputs(o, context);
+  Input input = open_inputs(o, context);
   const Destination to =
       packing_destination(PackingVerb::Decompress, o.path, input.folder, o.output);
+  if (!input.folder) input.names = {to.path};
   Restored out;
   out.to = to.path;
   std::vector<std::string> paths{o.path};
