@@ -205,7 +205,9 @@ class Choices(Compress):
     def test_what_cannot_be_smaller_hardly_grows(self):
         write_safetensors("m.safetensors", {"t": ("BF16", [CHUNK], random.Random(1).randbytes(2 * CHUNK))})
         for form in FORMS:
-            self.assertLess(len(self.packed("m.safetensors", form).raw), 1.001 * os.path.getsize("m.safetensors") + 2000)
+            file = self.packed("m.safetensors", form)
+            self.assertLess(len(file.raw), 1.001 * os.path.getsize("m.safetensors") + 2000)
+            self.assertEqual(file.codecs(), {"t": "bytes"})
 
     def test_the_form_follows_the_sample(self):
         write_safetensors("b.safetensors", {"t": ("BF16", [9000], gaussian("BF16", 9000))})
@@ -287,6 +289,16 @@ class Choices(Compress):
         self.round_trip("m.gguf")
         self.assertEqual(Compressed("packed.zst").codecs()["c"], "same_as")
 
+    def test_tied_blocks_of_several_chunks(self):
+        # Chunks are whole blocks, so a little less than a MiB.
+        raw = blocks("q8_0", 1000, 34) * 40
+        write("m.gguf", gguf({"a": ("q8_0", [40, 32_000], raw), "b": ("q8_0", [40, 32_000], raw), "c": ("q8_0", [1, 32], raw[-34:])}, {}))
+        file = self.packed("m.gguf", "--planes")
+        self.assertEqual(file.codecs(), {"a": "columns", "b": "same_as", "c": file.codecs()["c"]})
+        self.wtool("decompress", "packed.zst", "-o", "again")
+        self.assertEqual(read("again"), read("m.gguf"))
+        self.wtool("diff", "packed.zst", "m.gguf")
+
     def test_every_number_of_threads_gives_the_same_bytes(self):
         tensors = large_safetensors()
         write_safetensors("m.safetensors", tensors)
@@ -346,6 +358,13 @@ class Differences(Compress):
         self.assertEqual(set(file.codecs().values()), {"same_as_base"})
         self.restored("base.safetensors", "base.safetensors")
 
+    def test_a_base_is_used_however_little_it_saves(self):
+        noise = random.Random(1).randbytes(100_000)
+        write_safetensors("mostly.safetensors", {"new": ("U8", [len(noise)], noise), "ids": MODEL["ids"]})
+        file = self.packed("mostly.safetensors", "--base", "base.safetensors")
+        self.assertEqual(file.codecs(), {"new": "bytes", "ids": "same_as_base"})
+        self.restored("base.safetensors", "mostly.safetensors")
+
     def test_of_large_tensors_that_equal_the_base_nothing_is_too_many(self):
         size = 400 << 20  # 65536 times as much as the file, and more
         head = json.dumps({"t": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
@@ -369,11 +388,12 @@ class Differences(Compress):
         other = dict(self.model)
         other["head.weight"] = ("F32", [7, 300], self.model["head.weight"][2])
         other["layers.1.up.weight"] = ("BF16", [64, 96], gaussian("BF16", 64 * 96, seed=11))
+        other["layers.0.norm.weight"] = ("I32", [65], self.model["layers.0.norm.weight"][2])
         other["new"] = ("F32", [500], gaussian("F32", 500, seed=12))
         other["ids"] = ("I64", [130], struct.pack("<130q", *range(1, 131)))
         write_safetensors("other.safetensors", other)
         how = self.packed("other.safetensors", "--base", "base.safetensors").codecs()
-        for name in ("head.weight", "layers.1.up.weight", "new", "ids"):
+        for name in ("head.weight", "layers.1.up.weight", "layers.0.norm.weight", "new", "ids"):
             self.assertNotIn(how[name], ("delta16", "delta32", "same_as_base"), name)
         self.restored("base.safetensors", "other.safetensors")
 

@@ -156,6 +156,11 @@ TEST_CASE("compressed: references lead back, to as many bytes, and never in circ
   check_pieces(coded("a", 0, 5, 0) + "," + refers("b", 5, 4, "a") + "," + coded("c", 9, 1, 1),
                "4 bytes, but the same as 'a' of 5");
   check_pieces(coded("a", 0, 4, 0) + "," + refers("b", 4, 6, "a"), "6 bytes, but the same as");
+  // A tensor that is less than its piece, as padding makes it.
+  std::string less = refers("b", 5, 5, "a");
+  less.replace(less.find(R"("tensor_bytes":5)"), 16, R"("tensor_bytes":4)");
+  check_pieces(coded("a", 0, 5, 0) + "," + less, "5 bytes, but the same as 'a' of 5");
+  check_pieces(coded("a", 0, 5, 0) + "," + coded("a", 5, 5, 1), "is in two pieces");
   std::string other = refers("b", 5, 5, "a");
   other.replace(other.find(kHash), 1, "1");
   check_pieces(coded("a", 0, 5, 0) + "," + other, "but is the same as 'a' with 0000");
