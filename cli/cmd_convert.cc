@@ -44,6 +44,7 @@ std::string_view left_alone(const Job& job, const LogicalTensor& t) {
   if (kind != Kind::Float && kind != Kind::Block) return "not a floating-point tensor";
   if (job.view && job.to.format->name == "gguf" && is_f32_only(t.name, t.shape.size()))
     return "llama.cpp wants f32";
+  if (job.view && t.dtype == DType::MXFP4) return "blocks already";
   return {};
 }
 

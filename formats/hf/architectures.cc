@@ -9,9 +9,9 @@ namespace wtool {
 namespace {
 
 constexpr const Architecture* kArchitectures[] = {
-    &kLlama,     &kMistral,   &kMixtral,    &kQwen2, &kQwen2Moe,  &kQwen3,   &kQwen3Moe,
-    &kGemma,     &kGemma2,    &kGemma3,     &kPhi3,  &kGpt2,      &kGranite, &kSmollm3,
-    &kDeepseek2, &kDeepseek3, &kStarcoder2, &kBert,  &kNomicBert,
+    &kLlama,     &kMistral,   &kMixtral,    &kQwen2,       &kQwen2Moe, &kQwen3,     &kQwen3Moe,
+    &kGemma,     &kGemma2,    &kGemma3,     &kPhi3,        &kGpt2,     &kGranite,   &kSmollm3,
+    &kDeepseek2, &kDeepseek3, &kStarcoder2, &kGptOssModel, &kBert,     &kNomicBert,
 };
 
 constexpr Dimension kDimensions[] = {
@@ -23,6 +23,7 @@ constexpr Dimension kDimensions[] = {
     {'K',
      "num_key_value_heads * head_dim | "
      "hidden_size / num_attention_heads * num_key_value_heads | hidden_size"},
+    {'h', "num_attention_heads"},
     {'E', "num_local_experts | num_experts | n_routed_experts"},
     {'M', "moe_intermediate_size"},
     {'G', "2 * moe_intermediate_size"},

@@ -25,7 +25,11 @@ enum class Move : std::uint8_t {
   Transpose,       // Conv1D keeps [in, out]
   Stack,           // one of a layer's experts: all of them in one tensor
   Halves,          // [n, 2·m, k]: the first m rows of each, then the others: two outputs
-  SplitKvB,        // MLA's kv_b: [heads, nope + v, rank]; keys transposed, values: two outputs
+  // gpt-oss, of all a layer's experts: every second row, two outputs; what is no blocks,
+  // transposed.
+  Interleaved,
+  TransposeExperts,  // only that
+  SplitKvB,          // MLA's kv_b: [heads, nope + v, rank]; keys transposed, values: two outputs
 };
 enum class Presence : std::uint8_t {
   Always,

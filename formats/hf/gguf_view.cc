@@ -9,6 +9,7 @@
 
 #include "formats/hf/config.h"
 #include "formats/hf/gguf_keys.h"
+#include "formats/hf/gpt_oss.h"
 #include "formats/hf/model_card.h"
 #include "formats/hf/names.h"
 #include "formats/hf/tokenizer.h"
@@ -67,7 +68,10 @@ class GgufMapper {
     tokenizer();
     bound_layers();
     add_factors();
-    for (const LogicalTensor* t : in_order()) place(*t);
+    // Blocks that are not decoded come before the others, as in the reference.
+    for (const bool blocks : {true, false})
+      for (const LogicalTensor* t : in_order())
+        if (keeps_blocks(*t) == blocks) place(*t);
     check_experts();
     check_complete();
     check_all();
@@ -123,6 +127,19 @@ class GgufMapper {
           .in(config_.where());
     add("rope_factors_long.weight", of_long, "long_factor");
     add("rope_factors_short.weight", of_short, "short_factor");
+  }
+
+  bool keeps_blocks(const LogicalTensor& t) const {
+    if (!is_mxfp4(t)) return false;
+    const auto found = find_row(bare_name(t.name, arch_));
+    return found && of_gpt_oss(*found->row);
+  }
+  static bool of_gpt_oss(const TensorRow& row) {
+    return row.move == Move::Interleaved || row.move == Move::TransposeExperts;
+  }
+  // Experts that are no blocks lie the other way round.
+  static bool turned(const LogicalTensor& t, const TensorRow& row) {
+    return of_gpt_oss(row) && t.shape.size() == 3 && !is_mxfp4(t);
   }
 
   // File by file, within a file by name, as the reference goes.
@@ -214,17 +231,19 @@ class GgufMapper {
     // A bias is as long as there are outputs: rows, or with Conv1D columns.
     if (f.suffix == ".bias" && sizes.size() > 1)
       sizes = {f.row->move == Move::Transpose ? sizes.back() : sizes.front()};
-    same = sizes.size() == t.shape.size();
+    Shape shape(t.shape.begin(), t.shape.end());
+    if (turned(t, *f.row)) std::swap(shape[1], shape[2]);
+    same = sizes.size() == shape.size();
     for (std::size_t i = 0; i < sizes.size(); ++i) {
       wanted.push_back(sizes[i] ? std::to_string(*sizes[i]) : "any");
       if (!same || !sizes[i]) continue;
       const bool more_rows = arch_.trims_embedding && f.row->shape.front() == 'V' && i == 0;
-      same = more_rows ? t.shape[i] >= *sizes[i] : t.shape[i] == *sizes[i];
+      same = more_rows ? shape[i] >= *sizes[i] : shape[i] == *sizes[i];
     }
     if (!same)
-      throw Error(Fault::BadFile, fmt::format("is {} but config.json makes it [{}]",
-                                              to_text(Shape(t.shape.begin(), t.shape.end())),
-                                              fmt::join(wanted, ", ")));
+      throw Error(Fault::BadFile,
+                  fmt::format("is {}{} but config.json makes it [{}]", to_text(shape),
+                              turned(t, *f.row) ? " transposed" : "", fmt::join(wanted, ", ")));
   }
 
   std::optional<std::uint64_t> size_of(char letter) const {
@@ -238,8 +257,12 @@ class GgufMapper {
   void move(const LogicalTensor& t, const Found& f) {
     const TensorRow& row = *f.row;
     if (row.move == Move::Stack) return gather(t, f);
-    TensorPtr values = from_->open(t);
+    TensorPtr values = keeps_blocks(t) ? mxfp4_blocks(*from_, t) : from_->open(t);
     ModelView::Origin origin{std::string(t.name), type_of(t), {}, from_->stored_bytes(t)};
+    if (turned(t, row)) {
+      values = experts_transposed(values);
+      origin.how = "transposed";
+    }
     const std::string name = filled_layer(row.gguf, f.numbers.layer);
     const bool weight = f.suffix == ".weight";
     switch (row.move) {
@@ -259,7 +282,9 @@ class GgufMapper {
         break;
       case Move::Halves: return halves(name, values, std::move(origin));
       case Move::SplitKvB: return split_kv(name, values, std::move(origin));
+      case Move::Interleaved: return in_turn(name, values, std::move(origin));
       case Move::Same:
+      case Move::TransposeExperts:
       case Move::Stack: break;
     }
     if (arch_.trims_embedding && row.gguf == "token_embd" && !values->shape().empty() &&
@@ -281,9 +306,11 @@ class GgufMapper {
 
   void emit(const std::string& name, TensorPtr values, ModelView::Origin origin) {
     const DType type = values->dtype();
-    const bool kept = type == DType::F32 || type == DType::F16 || type == DType::BF16;
+    const bool kept = type == DType::F32 || type == DType::F16 || type == DType::BF16 ||
+                      type == DType::MXFP4;  // of gpt-oss, see keeps_blocks()
     if (!kept || is_f32_only(name, values->shape().size())) values = widened(values);
-    if (values->shape().size() > 1 && !file_type_ && values->dtype() != DType::F32)
+    if (values->shape().size() > 1 && !file_type_ &&
+        (values->dtype() == DType::BF16 || values->dtype() == DType::F16))
       file_type_ = values->dtype() == DType::BF16 ? kMostlyBf16 : kMostlyF16;
     count(name, *values);
     view_.add(name, values, std::move(origin));
@@ -314,6 +341,17 @@ class GgufMapper {
       origin.how = second ? "second half of each" : "first half of each";
       emit((second ? names.substr(comma + 1) : names.substr(0, comma)) + ".weight",
            slice(values, {{0, s[0]}, rows, {0, s[2]}}), origin);
+    }
+  }
+
+  void in_turn(const std::string& names, const TensorPtr& values, ModelView::Origin origin) {
+    const std::size_t comma = names.find(',');
+    const std::string before = origin.how.empty() ? "" : origin.how + ", ";
+    origin.bytes /= 2;
+    for (const bool odd : {false, true}) {
+      const std::string name = odd ? names.substr(comma + 1) : names.substr(0, comma);
+      origin.how = before + (odd ? "odd rows of each" : "even rows of each");
+      emit(name.ends_with(".bias") ? name : name + ".weight", every_second(values, odd), origin);
     }
   }
 

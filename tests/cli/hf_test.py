@@ -15,6 +15,8 @@ import struct
 import sys
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
+import hf_folders
 from weight_files import Command, read_gguf, read_safetensors, write_safetensors
 
 MODELS = pathlib.Path(sys.argv[2]).resolve() / "testdata" / "hf2gguf"
@@ -193,6 +195,33 @@ class HuggingFace(Command):
         self.folder("qwen2moe-tiny", tensors=fuse)
         self.wtool("convert", "m", "-o", "one.gguf")
         self.assertEqual(read_gguf("one.gguf")[1], read_gguf("many.gguf")[1])
+
+    def test_blocks_of_gpt_oss_are_moved_and_never_decoded(self):
+        model = hf_folders.gpt_oss(MODELS)
+        shutil.rmtree("oss", ignore_errors=True)
+        model.write(pathlib.Path("oss"), MODELS)
+
+        def blocks(name, first, step):
+            """ggml's: a scale, then elements j and j + 16 in a byte; gpt-oss has neighbours in one."""
+            (experts, rows, n, _), codes = model.tensors[name + "_blocks"]
+            out = b""
+            for b in (b for r in range(first, experts * rows, step) for b in range(r * n, (r + 1) * n)):
+                flat = [c for byte in codes[16 * b : 16 * b + 16] for c in (byte & 15, byte >> 4)]
+                out += bytes([model.tensors[name + "_scales"][1][b]] + [flat[j] | flat[j + 16] << 4 for j in range(16)])
+            return "mxfp4", [experts, rows // step, 32 * n], out
+
+        p = "model.layers.1.mlp.experts."
+        for options in ((), ("--outtype", "f16"), ("-j", "1")):
+            self.wtool("convert", "oss", "-o", "x.gguf", "-f", *options)
+            tensors = read_gguf("x.gguf")[1]
+            self.assertEqual(tensors["blk.1.ffn_gate_exps.weight"], blocks(p + "gate_up_proj", 0, 2))
+            self.assertEqual(tensors["blk.1.ffn_up_exps.weight"], blocks(p + "gate_up_proj", 1, 2))
+            self.assertEqual(tensors["blk.1.ffn_down_exps.weight"], blocks(p + "down_proj", 0, 1))
+        both = model.tensors[p + "gate_up_proj_bias"][1]
+        for name, part in (("gate", both[0::2]), ("up", both[1::2])):
+            self.assertEqual(tensors[f"blk.1.ffn_{name}_exps.bias"], ("f32", [4, len(part) // 4], part.tobytes()))
+        # Blocks come first, as the reference writes them.
+        self.assertEqual(list(tensors)[:2], ["blk.0.ffn_down_exps.weight", "blk.0.ffn_gate_exps.weight"])
 
     def test_masks_and_buffers_are_left_out_and_counted(self):
         self.folder("gpt2-tiny")

@@ -14,9 +14,9 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "cli"))
-import hf_folders
 import hf_forward as forward
 from hf_folders import ENCODERS, MODELS
+from weight_files import read_gguf
 
 MODULES = pathlib.Path(os.environ.get("WTOOL_PEERS") or HERE / "../../build/peers/node_modules")
 LIBRARIES = MODULES / "@node-llama-cpp/linux-x64/bins/linux-x64"
@@ -31,6 +31,8 @@ STATE_TOLERANCE = 2e-2
 NOTICED = 10
 
 DECODERS = {
+    "gpt-oss": (forward.GptOss, "sinks"),
+    "gpt-oss without mxfp4": (forward.GptOss, "sinks"),
     "qwen3moe": (forward.Qwen3Moe, "weights of experts"),
     "gemma": (forward.Gemma, "plus one"),
     "smollm3": (forward.Smollm3, "all layers turn"),
@@ -38,6 +40,10 @@ DECODERS = {
     "llama with biases and linear scaling": (forward.Llama, "biases"),
     "deepseek 3": (forward.Deepseek3, "correction"),
 }
+
+
+# Of blocks the library computes with activations of 8 bits: too coarse to compare.
+OPTIONS = {"gpt-oss": ["-T", "*_exps.weight=f32"]}
 
 
 class Architectures(unittest.TestCase):
@@ -55,8 +61,12 @@ class Architectures(unittest.TestCase):
         source = self.path / name.replace(" ", "_")
         folder.write(source, GOLDEN)
         result = source.with_suffix(".gguf")
-        done = subprocess.run([WTOOL, "convert", source, "-o", result, "--outtype", "f32"], capture_output=True, text=True)
+        done = subprocess.run([WTOOL, "convert", source, "-o", result, "--dtype", "f32", *OPTIONS.get(name, [])],
+                              capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
+        return self.answer(what, result)
+
+    def answer(self, what, result):
         done = subprocess.run([PEER, LIBRARIES, what, result, TEXT], capture_output=True, text=True)
         if done.returncode == 77:
             print(done.stderr)
@@ -92,6 +102,14 @@ class Architectures(unittest.TestCase):
                     kind(folder.config, folder.tensors, wrong).logits(tokens))))
                 self.assertLess(worst(None), tolerance)
                 self.assertGreater(worst(mistake), NOTICED * tolerance, mistake)
+
+    def test_blocks_of_mxfp4_run_as_they_are(self):
+        folder, source = MODELS["gpt-oss"](GOLDEN), self.path / "blocks"
+        folder.write(source, GOLDEN)
+        result = source.with_suffix(".gguf")
+        subprocess.run([WTOOL, "convert", source, "-o", result], check=True, capture_output=True)
+        self.assertEqual(read_gguf(result)[1]["blk.1.ffn_down_exps.weight"][0], "mxfp4")
+        self.check_probabilities(self.answer("predict", result)["next"][0], folder.config["vocab_size"])
 
     def test_each_encoder_loads_and_gives_states_as_its_formulas_do(self):
         for name, make in ENCODERS.items():

@@ -52,7 +52,8 @@ class Folder:
                     shutil.copyfile(file, path / file.name)
         (path / "config.json").write_text(json.dumps(self.config))
         write_safetensors(path / "model.safetensors",
-                          {n: ("F32", shape, values.tobytes()) for n, (shape, values) in self.tensors.items()})
+                          {n: ("U8", shape, values) if isinstance(values, bytes) else ("F32", shape, values.tobytes())
+                           for n, (shape, values) in self.tensors.items()})
 
 
 def decoder(golden, tokenizer, config, seed=1, *, prefix="model.", norm_mean=1.0, layer_norm=False, head_norms=False,
@@ -156,6 +157,27 @@ def gemma3_layer(w, name, i, c):
         w.linear(name + f"self_attn.{part}_proj", rows, columns)
     w.norm(name + "pre_feedforward_layernorm", hidden, 0)
     w.norm(name + "post_feedforward_layernorm", hidden, 0)
+
+
+def mxfp4(w, name, *shape):
+    """Random codes of 4 bits and scales about 2**-3, as gpt-oss stores them."""
+    *rows, columns = shape
+    blocks = [*rows, columns // 32]
+    w.tensors[name + "_blocks"] = ((*blocks, 16), bytes(w.random.randrange(256) for _ in range(math.prod(shape) // 2)))
+    w.tensors[name + "_scales"] = (tuple(blocks), bytes(w.random.choice((123, 124, 125)) for _ in range(math.prod(blocks))))
+
+
+def gpt_oss_experts(w, name, i, c):
+    x, size, hidden = c["num_local_experts"], c["intermediate_size"], c["hidden_size"]
+    w.linear(name + "router", x, hidden, True)
+    if "quantization_config" in c:
+        mxfp4(w, name + "experts.gate_up_proj", x, 2 * size, hidden)
+        mxfp4(w, name + "experts.down_proj", x, hidden, size)
+    else:
+        w.add(name + "experts.gate_up_proj", x, hidden, 2 * size)
+        w.add(name + "experts.down_proj", x, size, hidden)
+    w.add(name + "experts.gate_up_proj_bias", x, 2 * size)
+    w.add(name + "experts.down_proj_bias", x, hidden)
 
 
 # --- encoders
@@ -340,7 +362,23 @@ def deepseek_lite(golden):
                    mlp=deepseek_mlp)
 
 
+def gpt_oss(golden, quantized=True):
+    folder = decoder(golden, "llama3-tiny", {
+        "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "rope_scaling": None, "rope_theta": 150000.0,
+        "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4, "attention_bias": True,
+        "swiglu_limit": 7.0, "layer_types": ["sliding_attention", "full_attention"],
+        "quantization_config": {"quant_method": "mxfp4"} if quantized else None},
+        attention_bias="qkvo", mlp=gpt_oss_experts)
+    w = Weights("sinks")
+    for i in range(2):
+        w.add(f"model.layers.{i}.self_attn.sinks", 4, spread=1.0)
+    folder.tensors |= w.tensors
+    return folder
+
+
 MODELS = {
+    "gpt-oss": gpt_oss,
+    "gpt-oss without mxfp4": lambda golden: gpt_oss(golden, False),
     "qwen3moe": qwen3moe,
     "qwen3moe of transformers 5": lambda golden: qwen3moe(golden, fused_experts),
     "qwen2moe of transformers 5": qwen2moe,

@@ -82,14 +82,15 @@ def frequencies(config, size):
     return [theta ** (-2 * i / size) for i in range(size // 2)]
 
 
-def attend(q, k, v, scale, causal=True):
-    """q, k, v: [token][head][element]; keys and values may have fewer heads."""
+def attend(q, k, v, scale, causal=True, window=None, sinks=None):
+    """q, k, v: [token][head][element]; keys and values may have fewer heads; a sink takes part of the weight."""
     group, out = len(q[0]) // len(k[0]), []
     for i, heads in enumerate(q):
         row = []
         for h, query in enumerate(heads):
-            seen = range(i + 1 if causal else len(k))
-            p = softmax([scale * math.fsum(a * b for a, b in zip(query, k[j][h // group])) for j in seen])
+            seen = range(max(0, i + 1 - window) if window else 0, i + 1 if causal else len(k))
+            p = softmax([scale * math.fsum(a * b for a, b in zip(query, k[j][h // group])) for j in seen]
+                        + ([sinks[h]] if sinks else []))
             row += [math.fsum(w * v[j][h // group][e] for w, j in zip(p, seen)) for e in range(len(v[0][0]))]
         out.append(row)
     return out
@@ -125,10 +126,10 @@ class Decoder(Model):
         if self.turns(layer):
             f, pairs = self.frequencies(size), self.mistake == "pairs"
             q, k = ([[turned(h, i, f, pairs) for h in t] for i, t in enumerate(x)] for x in (q, k))
-        return self.linear(l + "self_attn.o_proj", attend(q, k, v, self.attention_scale(size)))
+        return self.linear(l + "self_attn.o_proj", attend(q, k, v, 1 / math.sqrt(size), **self.limits(l, layer)))
 
-    def attention_scale(self, size):
-        return 1 / math.sqrt(size)
+    def limits(self, l, layer):
+        return {}
 
     def gated(self, name, x):
         gate, up = self.linear(name + "gate_proj", x), self.linear(name + "up_proj", x)
@@ -241,6 +242,50 @@ class Deepseek3(Decoder):
                 one = self.gated(f"{m}experts.{e}.", [t])[0]
                 for i, v in enumerate(one):
                     y[i] += c["routed_scaling_factor"] * p[e] / total * v
+        return out
+
+
+class GptOss(Decoder):
+    """Sinks, every other layer with a window, experts that are clamped."""
+
+    def limits(self, l, layer):
+        window = self.config["sliding_window"] if self.config["layer_types"][layer] == "sliding_attention" else None
+        return {"window": window, "sinks": None if self.mistake == "sinks" else self.vector(l + "self_attn.sinks")}
+
+    def expert(self, name, x):
+        """One expert's matrix as rows of what it gives."""
+        blocks = self.tensors.get(name + "_blocks")
+        if not blocks:
+            (_, rows, columns), values = self.tensors[name]
+            return [values[(x * rows + i) * columns : (x * rows + i + 1) * columns] for i in range(rows)], True
+        (_, rows, n, _), codes = blocks
+        levels = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+        value = lambda code: -levels[code & 7] if code & 8 else levels[code]
+        scales, out = self.tensors[name + "_scales"][1], []
+        for r in range(x * rows, (x + 1) * rows):
+            out.append([value(code) * 2.0 ** (scales[r * n + b] - 127) for b in range(n)
+                        for byte in codes[(r * n + b) * 16 : (r * n + b + 1) * 16] for code in (byte & 15, byte >> 4)])
+        return out, False
+
+    def through(self, name, x, t):
+        matrix, transposed = self.expert(name, x)
+        if transposed:
+            matrix = list(zip(*matrix))
+        bias = self.vector(name + "_bias")[x * len(matrix) : (x + 1) * len(matrix)]
+        return [math.fsum(a * b for a, b in zip(row, t)) + c for row, c in zip(matrix, bias)]
+
+    def mlp(self, l, layer, x):
+        out, limit, m = [], self.config["swiglu_limit"], l + "mlp.experts."
+        for t, scores in zip(x, self.linear(l + "mlp.router", x)):
+            best = sorted(range(len(scores)), key=lambda e: -scores[e])[: self.config["num_experts_per_tok"]]
+            y = [0.0] * len(t)
+            for e, p in zip(best, softmax([scores[e] for e in best])):
+                both = self.through(m + "gate_up_proj", e, t)
+                gate, up = both[0::2], both[1::2]
+                gate = [min(g, limit) for g in gate]
+                wide = [(max(min(u, limit), -limit) + 1) * g * sigmoid(1.702 * g) for g, u in zip(gate, up)]
+                y = [a + p * b for a, b in zip(y, self.through(m + "down_proj", e, wide))]
+            out.append(y)
         return out
 
 
