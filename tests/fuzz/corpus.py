@@ -311,8 +311,54 @@ def hf(wtool):
                 yield parts(b"", out.read_bytes())
 
 
+def varint(n):
+    return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
+
+def sentencepiece(pieces, kind=2):
+    """A model of (text, score, type), of kind 1 (Unigram) or 2 (BPE)."""
+    def of(text, score, kind):
+        inner = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind)
+        return b"\x0a" + varint(len(inner)) + inner
+    return b"".join(of(*p) for p in pieces) + b"\x12\x02\x18" + varint(kind) + b"\x1a\x04\x18\x01\x20\x00"
+
+
+def tokenizer(wtool):
+    """What the folders of testdata/hf2gguf have, cut to few words, and the kinds that none of them is."""
+    def text(folder, name):
+        path = folder / name
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def few(t):
+        if t and "vocab" in t["model"]:
+            model = t["model"]
+            model["vocab"] = {k: i for i, k in enumerate(list(model["vocab"])[-40:])}
+            model["merges"] = model["merges"][:8]
+            for i, a in enumerate(t["added_tokens"]):
+                a["id"] = 40 + i
+        return json.dumps(t).encode() if t else b""
+    small = sentencepiece([(b"<unk>", 0, 2), (b"<s>", 0, 3), (b"</s>", 0, 3), (b"<0x41>", 0, 6), (b"a", -1, 1), (b"b", -2, 1), (b"ab", -3, 4)])
+    for folder in sorted((ROOT / "testdata" / "hf2gguf").glob("*/hf")):
+        settings = json.dumps(text(folder, "tokenizer_config.json")).encode()
+        yield parts(b"\x01\x00\x08\x00\x00\x00", (folder / "config.json").read_bytes(), settings, few(text(folder, "tokenizer.json")),
+                    small if (folder / "tokenizer.model").exists() else b"", b'{"<x>": 60}', b"a b\nab c\n")
+    words = {"added_tokens": [{"id": 0, "content": "[CLS]", "special": True}], "normalizer": {"type": "BertNormalizer", "lowercase": True},
+             "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": {"type": "RobertaProcessing"},
+             "model": {"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"[CLS]": 0, "go": 1, "##ing": 2}}}
+    unigram = {"added_tokens": [], "normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(b"\2\0\0\0abc").decode()},
+               "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "always"},
+               "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]]}}
+    ranks = {"added_tokens": [], "model": {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0, "b": 1, "ab": 2, "<0x0A>": 3}, "merges": [["a", "b"]]}}
+    for one in words, unigram, ranks:
+        yield parts(b"\x03\x03\x00\x00\x00\x03", b'{"type_vocab_size": 2, "eos_token_id": [1, 2]}', b'{"cls_token": "[CLS]", "chat_template": "x"}',
+                    json.dumps(one).encode(), b"", b"{}", b'{"chat_template": [{"name": "tool", "template": "t"}]}')
+    yield parts(b"\x03\x03\x00\x01\x00\x00", b"{}", b"{}", b"", sentencepiece([(b"<unk>", 0, 2), (b"<s>", 0, 3), (b"</s>", 0, 3), (b"a", -1, 1)], 1))
+    yield parts(b"\x00\x04\x01\x00\x02\x01", b"{}", b'{"tokenizer_class": "GPT2Tokenizer"}', b"", b"", b'{"a": 0, "b": 1, "ab": 2}', b"#version\na b\n")
+    yield parts(b"\x03\x03\x01\x00\x04\x05", b"{}", b"{}", b"", b"", b"[CLS]\ngo\n##ing\n", b"{{ x }}\r\n")
+
+
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "card": card, "compressed": compressed, "hf": hf, "manifest": manifest, "rules": rules, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "card": card, "compressed": compressed, "hf": hf, "manifest": manifest, "rules": rules, "tokenizer": tokenizer, "cli": cli}
 
 
 def seed(target, folder, wtool=None):

@@ -8,18 +8,19 @@
 namespace wtool::fuzz {
 
 extern const Target kBundle, kCard, kCli, kCompressed, kGate, kGguf, kHf, kImatrix, kIndex, kJson,
-    kLock, kManifest, kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice;
+    kLock, kManifest, kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice,
+    kTokenizer;
 
 std::span<const Target* const> all_targets() noexcept {
 #ifdef WTOOL_READERS_ONLY  // without those that need the command line's code
-  static constexpr std::array<const Target*, 12> kTargets{
-      &kSafetensors, &kGguf, &kNpy,    &kImatrix,    &kIndex, &kSchemes,
-      &kSelector,    &kGate, &kBundle, &kCompressed, &kHf,    &kCard};
+  static constexpr std::array<const Target*, 13> kTargets{
+      &kSafetensors, &kGguf,   &kNpy,        &kImatrix, &kIndex, &kSchemes,  &kSelector,
+      &kGate,        &kBundle, &kCompressed, &kHf,      &kCard,  &kTokenizer};
 #else
-  static constexpr std::array<const Target*, 19> kTargets{
-      &kSafetensors, &kGguf,     &kNpy,        &kImatrix, &kIndex, &kSchemes, &kJson,
-      &kMetadata,    &kSelector, &kGate,       &kSlice,   &kLock,  &kRules,   &kCli,
-      &kBundle,      &kManifest, &kCompressed, &kHf,      &kCard};
+  static constexpr std::array<const Target*, 20> kTargets{
+      &kSafetensors, &kGguf,     &kNpy,        &kImatrix, &kIndex, &kSchemes,  &kJson,
+      &kMetadata,    &kSelector, &kGate,       &kSlice,   &kLock,  &kRules,    &kCli,
+      &kBundle,      &kManifest, &kCompressed, &kHf,      &kCard,  &kTokenizer};
 #endif
   return kTargets;
 }
