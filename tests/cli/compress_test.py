@@ -202,6 +202,11 @@ class Choices(Compress):
             self.assertEqual(done["packed_bytes"], os.path.getsize("m.safetensors.zst"))
             self.assertLess(done["packed_bytes"], most * os.path.getsize("m.safetensors"))
 
+    def test_repetitions_are_found_where_there_are_some(self):
+        write_safetensors("m.safetensors", {"t": ("U8", [90_000], b"weights, " * 10_000)})
+        for form in FORMS:
+            self.assertLess(len(self.packed("m.safetensors", form).raw), 3000)
+
     def test_what_cannot_be_smaller_hardly_grows(self):
         write_safetensors("m.safetensors", {"t": ("BF16", [CHUNK], random.Random(1).randbytes(2 * CHUNK))})
         for form in FORMS:

@@ -108,13 +108,13 @@ class Races(Faults):
                 act.__name__ = change.__name__
                 # From when its header is read: an input that changes before is another input.
                 calls = READING + ["copy_file_range", "fsync"]
-                # The bytes that one read gets, and of which file; with what lies beside, the output has been begun.
+                # The bytes that one read gets, and of which file. What lies beside is copied once: that call is met.
                 log = self.undisturbed(case, calls).log
                 begin, whose = (("8192", ".safetensors") if "tokenizer" in path else
                                 ("9" if path.endswith(".zst") else "8", path))
                 if "pair" in path:
                     log = log[next(i for i, c in enumerate(log) if c.name == "mkdir") :]
-                    first = next(c.number for c in log if c.number)
+                    first = next(c.number for c in log if c.number and "config.json" in c.first) - 4
                 else:
                     first = next(c.number for c in log if c.result == begin and c.first.endswith(whose))
                 tried += self.at_every_call(case, calls, act, check, first)
