@@ -430,7 +430,9 @@ Card Card::read(Text readme, const std::function<bool(Text)>& wanted,
   Card card;
   bool ended = false;
   const std::string head = head_of(readme, ended);
-  if (!head.empty() && !ended) notes.emplace_back("its head has no end: no second line is '---'");
+  if (!head.empty() && !ended)
+    notes.push_back(
+        fmt::format("its head does not end: no second line of {} bytes is '---'", readme.size()));
   if (!ended) return card;
   if (!is_utf8(head) || head.find('\0') != head.npos) {
     notes.emplace_back("its head is no UTF-8 text");

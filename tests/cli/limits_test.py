@@ -65,7 +65,7 @@ class Limits(Command):
         """`documented`: the words of the table's row, with the number in them."""
         done = self.limited(*args)
         self.assertEqual(done.returncode, code, done.stderr[:1000])
-        self.assertRegex(done.stderr, says)
+        self.assertRegex(done.stdout + done.stderr if code == 0 else done.stderr, says)
         self.assertRegex(TABLE, re.compile(r"^\|[^\n]*" + documented, re.M), "not in SECURITY.md")
 
     # --- Headers
@@ -177,6 +177,18 @@ class Limits(Command):
                 ({"post_processor": [0] * 65536}, "more than 65536 values in one part, wtool's limit", "bytes; 65,536")):
             folder("tokenizer.json", json.dumps(content).encode())
             self.told("convert", "t", "-o", "o.gguf", code=3, says=says, documented=documented)
+
+    def test_a_model_card(self):
+        shutil.copytree(SOURCE / "testdata/hf2gguf/qwen2-tiny/hf", "t")
+        documented = "2 MiB; 1,000; 8; 4 MiB"
+        for card, says in (
+                (b"---\nlicense: mit\n" + b"#" * (2 * MIB) + b"\n---\n", "its head does not end: no second line of 2097152 bytes"),
+                (b"---\ntags:\n" + b"- a\n" * 1001 + b"---\n", "line 2: 'tags': a list of more than 1000 items"),
+                (b"---\n" + b"odd\n" * 10 + b"---\n", "README.md: 2 more lines are not understood")):
+            pathlib.Path("t/README.md").write_bytes(card)
+            self.told("convert", "t", "-o", "o.gguf", "-f", code=0, says=says, documented=documented)
+        sparse("t/generation_config.json", 4 * MIB + 1, b"{}")
+        self.told("convert", "t", "-o", "o.gguf", "-f", code=0, says="has 4194305 bytes, more than 4194304", documented=documented)
 
     def test_metadata_beside_npy_files(self):
         os.mkdir("n")

@@ -246,7 +246,8 @@ TEST_CASE("hf: a card without a head, without its end or not in UTF-8 says nothi
   CHECK(notes_of("# Title\n---\nlicense: mit\n---\n").empty());
   CHECK(notes_of("").empty());
   CHECK(notes_of("---\nlicense: mit\n") ==
-        std::vector<std::string>{"m/README.md: its head has no end: no second line is '---'"});
+        std::vector<std::string>{
+            "m/README.md: its head does not end: no second line of 17 bytes is '---'"});
   CHECK(notes_of("---\nlicense: \xff\n---\n") ==
         std::vector<std::string>{"m/README.md: its head is no UTF-8 text"});
   CHECK(general_of({file("README.md", "---\r\nlicense: mit\r\n---\r\n")}).text("general.license") ==
