@@ -213,6 +213,8 @@ def terminal(t):
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(t.folder)
+            # A shell starts what runs in the background with it ignored, and wtool leaves it so: Ctrl-C would do nothing.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execv(t.wtool, [t.wtool, *arguments])
         shown, lines = b"", list(lines)
         while True:
