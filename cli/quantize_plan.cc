@@ -1,6 +1,7 @@
 #include "cli/quantize_plan.h"
 
 #include <algorithm>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -48,7 +49,7 @@ std::vector<std::string> folded_together(const std::vector<std::string>& names) 
 std::string listed(std::vector<std::string> names, std::string_view between = ", ") {
   if (names.size() > kShown) names = folded_together(names);
   const std::size_t n = std::min(names.size(), kShown);
-  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + n, between));
+  std::string text = fmt::format("{}", fmt::join(std::span(names).first(n), between));
   if (names.size() > n) text += fmt::format("{}and {} more", between, names.size() - n);
   return text;
 }
