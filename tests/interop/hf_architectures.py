@@ -38,10 +38,14 @@ DECODERS = {
     "smollm3": (forward.Smollm3, "all layers turn"),
     "starcoder2": (forward.Starcoder2, "biases"),
     "llama with biases and linear scaling": (forward.Llama, "biases"),
+    "mistral with a window": (forward.Decoder, "pairs"),
+    "llama with yarn": (forward.LlamaYarn, "scale"),
+    "phi3 with factors for long contexts": (forward.Phi3Long, "long"),
     "deepseek 3": (forward.Deepseek3, "correction"),
 }
 
 
+STATES = {"bert": (forward.Bert, "kinds of tokens"), "nomic-bert": (forward.NomicBert, "base")}
 # Of blocks the library computes with activations of 8 bits: too coarse to compare.
 OPTIONS = {"gpt-oss": ["-T", "*_exps.weight=f32"]}
 
@@ -120,13 +124,14 @@ class Architectures(unittest.TestCase):
                 self.assertEqual(len(found), len(tokens))
                 self.assertTrue(all(math.isfinite(x) for state in found for x in state))
                 self.assertGreater(max(map(max, found)) - min(map(min, found)), 0.5)
-                if name != "bert":
+                if name not in STATES:
                     continue
+                kind, mistake = STATES[name]
                 self.assertEqual((tokens[0], tokens[-1]), (2, 3))  # [CLS], [SEP]
-                worst = lambda wrong: max(abs(a - b) for s, t in zip(found, forward.Bert(
+                worst = lambda wrong: max(abs(a - b) for s, t in zip(found, kind(
                     folder.config, folder.tensors, wrong).states(tokens)) for a, b in zip(s, t))
                 self.assertLess(worst(None), STATE_TOLERANCE)
-                self.assertGreater(worst("kinds of tokens"), NOTICED * STATE_TOLERANCE)
+                self.assertGreater(worst(mistake), NOTICED * STATE_TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -116,16 +116,22 @@ class Decoder(Model):
     def turns(self, layer):
         return True
 
+    def turn_scale(self):
+        return 1.0
+
+    def projections(self, name, x):
+        return [self.linear(f"{name}{n}_proj", x) for n in "qkv"]
+
     def attention(self, l, layer, x):
         c = self.config
         size = c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
-        q, k, v = (split(self.linear(l + f"self_attn.{n}_proj", x), size) for n in "qkv")
+        q, k, v = (split(t, size) for t in self.projections(l + "self_attn.", x))
         if l + "self_attn.q_norm.weight" in self.tensors:
             q = [self.norm(l + "self_attn.q_norm", t) for t in q]
             k = [self.norm(l + "self_attn.k_norm", t) for t in k]
         if self.turns(layer):
             f, pairs = self.frequencies(size), self.mistake == "pairs"
-            q, k = ([[turned(h, i, f, pairs) for h in t] for i, t in enumerate(x)] for x in (q, k))
+            q, k = ([[turned(h, i, f, pairs, self.turn_scale()) for h in t] for i, t in enumerate(x)] for x in (q, k))
         return self.linear(l + "self_attn.o_proj", attend(q, k, v, 1 / math.sqrt(size), **self.limits(l, layer)))
 
     def limits(self, l, layer):
@@ -154,6 +160,45 @@ class Llama(Decoder):
     def frequencies(self, size):
         factor = 1.0 if self.mistake == "scaling" else self.config["rope_scaling"]["factor"]
         return [f / factor for f in frequencies(self.config, size)]
+
+
+def yarn(config, size):
+    """Frequencies between both ways by a ramp."""
+    s, theta = config["rope_scaling"], config["rope_theta"]
+    old, factor = s["original_max_position_embeddings"], s["factor"]
+    at = lambda turns: size * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    low, high = max(math.floor(at(s.get("beta_fast", 32))), 0), min(math.ceil(at(s.get("beta_slow", 1))), size - 1)
+    ramps = [min(max((i - low) / ((high - low) or 0.001), 0), 1) for i in range(size // 2)]
+    return [f / factor * ramp + f * (1 - ramp) for f, ramp in zip(frequencies(config, size), ramps)]
+
+
+class LlamaYarn(Decoder):
+    def frequencies(self, size):
+        return yarn(self.config, size)
+
+    def turn_scale(self):
+        return 1.0 if self.mistake == "scale" else 0.1 * math.log(self.config["rope_scaling"]["factor"]) + 1
+
+
+class Phi3Long(Decoder):
+    """One matrix for queries, keys and values, one for gate and up; a part of each head turns."""
+
+    def projections(self, name, x):
+        both = self.linear(name + "qkv_proj", x)
+        return zip(*([t[: len(t) // 3], t[len(t) // 3 : len(t) // 3 * 2], t[len(t) // 3 * 2 :]] for t in both))
+
+    def frequencies(self, size):
+        factors = self.config["rope_scaling"]["long_factor" if self.mistake == "long" else "short_factor"]
+        return [f / by for f, by in zip(frequencies(self.config, int(size * self.config["partial_rotary_factor"])), factors)]
+
+    def turn_scale(self):
+        old = self.config["original_max_position_embeddings"]
+        return math.sqrt(1 + math.log(self.config["max_position_embeddings"] / old) / math.log(old))
+
+    def mlp(self, l, layer, x):
+        both = self.linear(l + "mlp.gate_up_proj", x)
+        wide = [[silu(a) * b for a, b in zip(t, t[len(t) // 2 :])] for t in both]
+        return self.linear(l + "mlp.down_proj", wide)
 
 
 class Gemma(Decoder):
@@ -195,25 +240,13 @@ class Qwen3Moe(Decoder):
 class Deepseek3(Decoder):
     """DeepSeek-V3's own modelling file: latent attention, yarn, experts of the best groups."""
 
-    def scaled(self, size):
-        """yarn: frequencies between both ways by a ramp, and what all of attention is scaled by."""
-        c, s = self.config, self.config["rope_scaling"]
-        theta, factor, old = c["rope_theta"], s["factor"], s["original_max_position_embeddings"]
-        at = lambda turns: size * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(theta))
-        low, high = max(math.floor(at(s["beta_fast"])), 0), min(math.ceil(at(s["beta_slow"])), size - 1)
-        out = []
-        for i, f in enumerate(frequencies(c, size)):
-            ramp = min(max((i - low) / ((high - low) or 0.001), 0), 1)
-            out.append(f / factor * ramp + f * (1 - ramp))
-        return out
-
     def attention(self, l, layer, x):
         c, a = self.config, l + "self_attn."
         nope, rope, wide, rank = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"], c["kv_lora_rank"]
         q = self.linear(a + "q_b_proj", self.rms(a + "q_a_layernorm", self.linear(a + "q_a_proj", x)))
         both = self.linear(a + "kv_a_proj_with_mqa", x)
         kv = split(self.linear(a + "kv_b_proj", self.rms(a + "kv_a_layernorm", [t[:rank] for t in both])), nope + wide)
-        f = self.scaled(rope)
+        f = yarn(c, rope)
         place = lambda part, i: turned(part, i, f, pairs=self.mistake != "halves")
         q = [[h[:nope] + place(h[nope:], i) for h in t] for i, t in enumerate(split(q, nope + rope))]
         k = [[h[:nope] + place(both[i][rank:], i) for h in t] for i, t in enumerate(kv)]
@@ -309,4 +342,27 @@ class Bert(Model):
             x = self.layer_norm(l + "attention.output.LayerNorm", add(x, out), eps)
             wide = [[gelu(v) for v in t] for t in self.linear(l + "intermediate.dense", x)]
             x = self.layer_norm(l + "output.LayerNorm", add(x, self.linear(l + "output.dense", wide)), eps)
+        return x
+
+
+class NomicBert(Model):
+    """No table of positions but a rotary embedding, no biases, a gate."""
+
+    def states(self, tokens):
+        c, words = self.config, self.rows("embeddings.word_embeddings.weight")
+        first = self.rows("embeddings.token_type_embeddings.weight")[0]
+        eps, size = c["layer_norm_epsilon"], c["n_embd"] // c["n_head"]
+        x = self.layer_norm("emb_ln", add([words[t] for t in tokens], [first] * len(tokens)), eps)
+        theta = 10000 if self.mistake == "base" else c["rotary_emb_base"]
+        f = frequencies({"rope_theta": theta}, size)
+        for i in range(c["n_layer"]):
+            l, n = f"encoder.layers.{i}.", c["n_embd"]
+            both = self.linear(l + "attn.Wqkv", x)
+            q, k, v = (split([t[j * n : (j + 1) * n] for t in both], size) for j in range(3))
+            q, k = ([[turned(h, j, f) for h in t] for j, t in enumerate(part)] for part in (q, k))
+            out = self.linear(l + "attn.out_proj", attend(q, k, v, 1 / math.sqrt(size), causal=False))
+            x = self.layer_norm(l + "norm1", add(x, out), eps)
+            up, gate = self.linear(l + "mlp.fc11", x), self.linear(l + "mlp.fc12", x)
+            wide = [[a * silu(b) for a, b in zip(s, t)] for s, t in zip(up, gate)]
+            x = self.layer_norm(l + "norm2", add(x, self.linear(l + "mlp.fc2", wide)), eps)
         return x
