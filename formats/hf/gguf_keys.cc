@@ -205,6 +205,9 @@ void check_experts(const HfConfig& config, const Metadata& meta) {
   const auto refuse = [&](std::string text) {
     throw Error(Fault::BadFile, std::move(text)).in(config.where());
   };
+  if (all > kMaxExperts)
+    refuse(fmt::format("says that there are {} experts, but llama.cpp takes at most {}", all,
+                       kMaxExperts));
   if (used > all || (all > 0 && used == 0))
     refuse(fmt::format("says that {} of {} experts are used", used, all));
   if (all == 0 ? groups > 0 : groups >= all || (groups > 1 && all % groups != 0))

@@ -4,6 +4,8 @@
 
 namespace wtool {
 
+inline constexpr std::uint64_t kMaxExperts = 1024;  // llama.cpp v0.5.0, LLAMA_MAX_EXPERTS
+
 // The keys of an architecture from config.json, in the reference's order. `file_type`:
 // general.file_type. Throws BadFile naming all that llama.cpp cannot do without.
 void add_architecture_keys(const Model& model, const HfConfig& config, std::uint32_t file_type,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/hf/gguf_keys.h"
 #include "formats/registry.h"
 #include "lib/base/error.h"
 #include "lib/model/transform.h"
@@ -62,8 +63,11 @@ TensorPtr mxfp4_blocks(const Model& model, const LogicalTensor& t) {
 
 TensorPtr experts_transposed(const TensorPtr& of) {
   const Shape& s = of->shape();
-  if (s.size() != 3 || s[0] == 0)
+  if (s.size() != 3 || of->elements() == 0)
     throw Error(Fault::BadFile, fmt::format("{} is not one matrix for each expert", to_text(s)));
+  if (s[0] > kMaxExperts)
+    throw Error(Fault::BadFile, fmt::format("{} experts are too many for llama.cpp (at most {})",
+                                            s[0], kMaxExperts));
   std::vector<TensorPtr> all;
   for (std::uint64_t x = 0; x < s[0]; ++x)
     all.push_back(transposed(slice(of, {{x, x + 1, true}, {0, s[1]}, {0, s[2]}})));

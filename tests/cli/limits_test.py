@@ -161,6 +161,16 @@ class Limits(Command):
             pathlib.Path("f/config.json").write_text(json.dumps(config | more))
             self.told("convert", "f", "-o", "o.gguf", "--no-vocab", code=3, says=says, documented="65,536")
 
+    def test_experts_in_one_tensor(self):
+        os.mkdir("e")
+        for experts in (1025, 1024):
+            write_safetensors("e/model.safetensors", {"model.layers.0.mlp.experts.down_proj": ("F32", (experts, 1, 1), bytes(4 * experts))})
+            pathlib.Path("e/config.json").write_text(json.dumps({
+                "architectures": ["GptOssForCausalLM"], "num_hidden_layers": 1, "hidden_size": 1, "intermediate_size": 1,
+                "num_attention_heads": 1, "num_local_experts": experts, "vocab_size": 1}))
+            says = "1025 experts are too many" if experts > 1024 else "tensors missing: 'model.embed_tokens.weight'"
+            self.told("convert", "e", "-o", "o.gguf", "--no-vocab", code=3, says=says, documented="1,024; 65,536")
+
     def test_a_tokenizer(self):
         def folder(name, content=b"", size=None):
             shutil.rmtree("t", ignore_errors=True)

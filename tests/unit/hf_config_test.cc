@@ -240,6 +240,8 @@ TEST_CASE("experts that would end llama.cpp's process are refused with the numbe
   CHECK_THAT(
       moe(R"("n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 4)"),
       Contains("4 of 4 groups"));
+  CHECK_THAT(moe(R"("n_routed_experts": 1025, "num_experts_per_tok": 2)"),
+             Contains("1025 experts") && Contains("1024"));
   CHECK_THAT(refusal([] { llama_keys(R"("num_experts_per_tok": 2)"); }),
              Contains("2 of 0 experts"));
 }
