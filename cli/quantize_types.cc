@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "cli/recipe_rules.h"
 #include "cli/rewrite.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
@@ -164,32 +165,15 @@ std::string_view without_comment(std::string_view line) {
   return line;
 }
 
-void add_recipe(std::vector<Override>& rules, const TypeOptions& o, const Model& model, bool gguf,
-                bool allow_unmatched) {
-  const std::string& path = o.recipe;
+std::vector<Override> read_recipe(const TypeOptions& o, const Model& model, bool gguf,
+                                  bool allow_unmatched) {
   constexpr std::uint64_t kMost = std::uint64_t{16} << 20;
-  const SourcePtr file = open_file(path);
+  const SourcePtr file = open_file(o.recipe);
   if (file->size() > kMost)
     throw Error(Fault::Usage, fmt::format("{} bytes are too many for a recipe", file->size()))
-        .in(path);
+        .in(o.recipe);
   const Buffer bytes = read_all({file, 0, file->size()});
-  const std::string_view text = as_text(bytes);
-  std::size_t number = 0;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    const std::string_view line = trimmed(without_comment(text.substr(at, end - at)));
-    at = end + 1;
-    const std::string where = fmt::format("{}:{}", path, ++number);
-    if (line.empty()) continue;
-    try {
-      TypeRule r = parse_type_rule(line);
-      r = {std::string(trimmed(r.pattern)), std::string(trimmed(r.type))};
-      const std::string label = fmt::format("{} {}={}", where, r.pattern, r.type);
-      rules.push_back(rule_of(r, label, model, o, gguf, allow_unmatched));
-    } catch (Error& e) {
-      throw e.in(where);
-    }
-  }
+  return recipe_rules(as_text(bytes), o, model, gguf, allow_unmatched);
 }
 
 // For whatever is the output, or the embedding of tokens, in this model.
@@ -255,6 +239,28 @@ void guess_facts(const Model& model, NameStyle style, MixFacts& facts) {
 }
 
 }  // namespace
+
+std::vector<Override> recipe_rules(std::string_view text, const TypeOptions& o, const Model& model,
+                                   bool gguf, bool allow_unmatched) {
+  std::vector<Override> rules;
+  std::size_t number = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = trimmed(without_comment(text.substr(at, end - at)));
+    at = end + 1;
+    const std::string where = fmt::format("{}:{}", o.recipe, ++number);
+    if (line.empty()) continue;
+    try {
+      TypeRule r = parse_type_rule(line);
+      r = {std::string(trimmed(r.pattern)), std::string(trimmed(r.type))};
+      const std::string label = fmt::format("{} {}={}", where, r.pattern, r.type);
+      rules.push_back(rule_of(r, label, model, o, gguf, allow_unmatched));
+    } catch (Error& e) {
+      throw e.in(where);
+    }
+  }
+  return rules;
+}
 
 std::string writable_types() {
   std::vector<std::string_view> names;
@@ -365,7 +371,7 @@ std::vector<Override> rules_of(const TypeOptions& o, const Model& model, NameSty
   if (o.leave_output && !o.output_type.empty())
     throw Error(Fault::Usage, "choose one of --leave-output-tensor, --output-tensor-type");
   std::vector<Override> rules;
-  if (!o.recipe.empty()) add_recipe(rules, o, model, gguf, allow_unmatched);
+  if (!o.recipe.empty()) rules = read_recipe(o, model, gguf, allow_unmatched);
   for (const std::string& text : o.types) {
     const TypeRule r = parse_type_rule(text);
     rules.push_back(

@@ -247,6 +247,15 @@ def bundle(wtool):
             pass  # broken on purpose
 
 
+def recipe(wtool):
+    yield b"# all of it\n\n  *.q_proj.weight = q5_0   # and no more\nlayer:3-7=q4_1\nre:lm_head=f16\nlm_head.weight=keep\n"
+    for line in ("mlp.up_proj=int4", "layer:0=int8", "dtype:bf16=fp8", "shape:2d=nvfp4", "shape:[64,*]=mxfp4", "*=bf16", "lm_head=iq4_xs",
+                 "layer:10-=q4_k_m", "*norm*=f32", "{q_proj,up_proj}=q6_k\r", "a=b=q8_0", "up_proj", "=q4_0", "up_proj=", "[0-9]=keep",
+                 "\tlm_head.weight\t=\tint8 # x", "#", "\\#=q4_0", "caf\u00e9*=f16", "layer:3=mxfp8", "layer:3=nf4", "layer:3=w8a8"):
+        yield line.encode()
+        yield (line + "\n*.weight=q8_0\n").encode()
+
+
 def cli(wtool):
     some = [a_model(4, 64)] + [d for i, d in enumerate(safetensors(wtool)) if i % 10 == 0]
     some += [d for i, d in enumerate(gguf(wtool)) if i % 15 == 0] + [d for i, d in enumerate(npy(wtool)) if i % 15 == 0]
@@ -358,7 +367,7 @@ def tokenizer(wtool):
 
 
 SEEDS = {"safetensors": safetensors, "gguf": gguf, "npy": npy, "imatrix": imatrix, "index": index, "schemes": schemes, "json": json_texts,
-         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "card": card, "compressed": compressed, "hf": hf, "manifest": manifest, "rules": rules, "tokenizer": tokenizer, "cli": cli}
+         "metadata": metadata, "selector": selector, "gate": gate, "slice": slices, "lock": lock, "bundle": bundle, "card": card, "compressed": compressed, "hf": hf, "manifest": manifest, "recipe": recipe, "rules": rules, "tokenizer": tokenizer, "cli": cli}
 
 
 def seed(target, folder, wtool=None):

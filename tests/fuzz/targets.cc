@@ -8,7 +8,7 @@
 namespace wtool::fuzz {
 
 extern const Target kBundle, kCard, kCli, kCompressed, kGate, kGguf, kHf, kImatrix, kIndex, kJson,
-    kLock, kManifest, kMetadata, kNpy, kRules, kSafetensors, kSchemes, kSelector, kSlice,
+    kLock, kManifest, kMetadata, kNpy, kRecipe, kRules, kSafetensors, kSchemes, kSelector, kSlice,
     kTokenizer;
 
 std::span<const Target* const> all_targets() noexcept {
@@ -17,10 +17,10 @@ std::span<const Target* const> all_targets() noexcept {
       &kSafetensors, &kGguf,   &kNpy,        &kImatrix, &kIndex, &kSchemes,  &kSelector,
       &kGate,        &kBundle, &kCompressed, &kHf,      &kCard,  &kTokenizer};
 #else
-  static constexpr std::array<const Target*, 20> kTargets{
-      &kSafetensors, &kGguf,     &kNpy,        &kImatrix, &kIndex, &kSchemes,  &kJson,
-      &kMetadata,    &kSelector, &kGate,       &kSlice,   &kLock,  &kRules,    &kCli,
-      &kBundle,      &kManifest, &kCompressed, &kHf,      &kCard,  &kTokenizer};
+  static constexpr std::array<const Target*, 21> kTargets{
+      &kSafetensors, &kGguf,     &kNpy,        &kImatrix, &kIndex, &kSchemes,   &kJson,
+      &kMetadata,    &kSelector, &kGate,       &kSlice,   &kLock,  &kRules,     &kCli,
+      &kBundle,      &kManifest, &kCompressed, &kHf,      &kCard,  &kTokenizer, &kRecipe};
 #endif
   return kTargets;
 }
