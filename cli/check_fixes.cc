@@ -40,6 +40,7 @@ constexpr std::array kFixes{
         "do not trust the model: names that lead elsewhere are no accident"},
     Fix{"safetensors.index-map", kIndex},
     Fix{"safetensors.index-duplicate", kIndex},
+    Fix{"safetensors.index-key", kIndex},
     Fix{"safetensors.index-total", kIndex},
     Fix{"safetensors.alignment", "tensors of wider types first would lie on their borders"},
     Fix{"safetensors.padding", "'wtool convert' writes it anew"},

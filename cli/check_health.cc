@@ -12,6 +12,7 @@
 #include "lib/base/text.h"
 #include "lib/engine/execute.h"
 #include "lib/model/review.h"
+#include "lib/model/selector.h"
 
 namespace wtool {
 namespace {
@@ -52,10 +53,42 @@ std::vector<RuleList> rules_for(const Model& model, const Registry& registry, bo
   return out;
 }
 
+// Without the patterns that name lost tensors only: no typing mistakes, but there is nothing to
+// read. Types and shapes of lost tensors are not known.
+SelectOptions without_lost(const Model& model, SelectOptions o, const Diagnostics& faults) {
+  std::vector<LogicalTensor> lost;
+  lost.reserve(faults.lost().size());
+  for (const Diagnostics::Lost& l : faults.lost()) lost.emplace_back().name = l.tensor;
+  const auto any = [](const std::vector<bool>& flags) {
+    return std::ranges::find(flags, true) != flags.end();
+  };
+  const auto names_lost = [&](const std::string& pattern) {
+    if (lost.empty() || pattern.starts_with("dtype:") || pattern.starts_with("shape:") ||
+        any(matching(model.tensors, pattern, true)))
+      return false;
+    const std::vector<bool> hits = matching(lost, pattern, true);
+    const auto first = std::ranges::find(hits, true);
+    if (first == hits.end()) return false;
+    const Diagnostics::Lost& l = faults.lost()[static_cast<std::size_t>(first - hits.begin())];
+    const auto more = std::ranges::count(hits, true) - 1;
+    note(fmt::format(
+        "{}: tensor {}{} is lost: there are no values of it to check", printable(l.file),
+        quoted(l.tensor),
+        more > 0 ? fmt::format(" (and {} more that {} selects)", more, quoted(pattern)) : ""));
+    return true;
+  };
+  std::erase_if(o.exclude, names_lost);
+  std::erase_if(o.include, names_lost);
+  return o;
+}
+
 // The stored tensors that -t and -x leave.
-std::vector<std::uint32_t> chosen_entries(const Model& model, const SelectOptions& o) {
+std::vector<std::uint32_t> chosen_entries(const Model& model, const SelectOptions& o,
+                                          const Diagnostics& faults) {
+  const SelectOptions those = without_lost(model, o, faults);
   std::vector<std::uint32_t> out;
-  for (const std::uint32_t i : selected(model, o)) {
+  if (those.include.empty() && !o.include.empty()) return out;
+  for (const std::uint32_t i : selected(model, those)) {
     const auto parts = model.parts_of(model.tensors[i]);
     out.insert(out.end(), parts.begin(), parts.end());
   }
@@ -101,7 +134,7 @@ void look_at(CheckResult& result, std::span<const std::uint32_t> entries, const 
 void review(CheckResult& result, const CheckOptions& o, const Context& context) {
   const Model& model = *result.model;
   Diagnostics& faults = result.faults;
-  auto entries = chosen_entries(model, o.select);
+  auto entries = chosen_entries(model, o.select, faults);
   const Diagnostics before = faults;
   const DamageReview damage(model);
   look_at(result, entries, o, context);
@@ -181,7 +214,7 @@ std::shared_ptr<const Model> open(CheckResult& result, const CheckOptions& o,
     return open_model(o.input.path, context.registry, open_options(o.input, context),
                       result.faults);
   } catch (const Error& e) {
-    if (e.fault() == Fault::BadFile || e.fault() == Fault::Unsupported)
+    if (e.fault() != Fault::Cancelled && e.fault() != Fault::Internal)
       write_unreadable(o.input.path, e, o.findings);
     throw;
   }

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/json_survey.h"
 #include "formats/registry.h"
 #include "formats/schemes/quantization_config.h"
 #include "lib/base/json_reader.h"
@@ -20,6 +21,8 @@ using nlohmann::json;
 
 constexpr Rule kJson{"config.json", "JSON files beside the weights are JSON", false,
                      Severity::Warning},
+    kTwice{"config.duplicate-key", "JSON files beside the weights have no key twice", false,
+           Severity::Warning},
     kDtype{"config.dtype", "config.json names the type that most weights have", false,
            Severity::Note},
     kLayers{"config.layers", "config.json counts the layers that there are", false,
@@ -29,7 +32,7 @@ constexpr Rule kJson{"config.json", "JSON files beside the weights are JSON", fa
     kCode{"config.code", "config.json names no code to run", false, Severity::Warning},
     kTied{"config.tied", "no head is stored that config.json ties to the embedding", false,
           Severity::Note};
-constexpr std::array<const Rule*, 6> kRules{&kJson,       &kDtype, &kLayers,
+constexpr std::array<const Rule*, 7> kRules{&kJson,       &kTwice, &kDtype, &kLayers,
                                             &kVocabulary, &kCode,  &kTied};
 
 constexpr std::string_view kConfig = "config.json";
@@ -65,13 +68,8 @@ class Review {
     const std::string text = text_of_file(*side, kMaxConfig);
     if (text.empty()) return;
     const json root = json::parse(text, nullptr, false);
-    if (!root.is_object()) {
-      faults_.report(kJson, side->content->name(), 0,
-                     root.is_discarded()
-                         ? "holds a number beyond all types: not all parsers take it"
-                         : "is not a JSON object");
-      return;
-    }
+    if (!root.is_object())
+      return faults_.report(kJson, side->content->name(), 0, "is not a JSON object");
     code(side->content->name(), root);
     const json* inner = member(root, kInner);
     dtype(root);
@@ -102,9 +100,12 @@ class Review {
   std::string text_of_file(const SideFile& side, std::uint64_t most) {
     if (side.content->size() > most) return {};
     const Buffer bytes = read_all({side.content, 0, side.content->size()});
-    std::string text(as_text(bytes)), copy = text;
+    std::string text(as_text(bytes));
     try {
-      check_json(std::move(copy));
+      if (text.size() > kMaxConfig)  // of vocabularies
+        check_json(text);
+      else
+        survey(side.content->name(), text);
       return text;
     } catch (const JsonFault& f) {
       const auto first = text.find_first_not_of(" \t\r\n");
@@ -112,6 +113,17 @@ class Review {
       faults_.report(kJson, side.content->name(), f.at, other ? diagnose(*side.content) : f.text());
       return {};
     }
+  }
+
+  void survey(const std::string& file, std::string& text) {
+    const JsonSurvey found = survey_json(text);
+    if (found.beyond)
+      faults_.report(kJson, file, *found.beyond,
+                     "holds a number beyond all types: not all parsers take it");
+    for (const JsonSurvey::Twice& t : found.twice)
+      faults_.report(
+          kTwice, {file, "key", t.key}, t.at,
+          fmt::format("is there already at byte {}: parsers differ in which they take", t.before));
   }
 
   void report(const Rule& rule, std::string_view key, std::string text) {
@@ -205,13 +217,13 @@ void review_config(const Model& model, bool deep, Diagnostics& faults) {
 bool says_tied(const Model& model) {
   const SideFile* side = model.side_file(kConfig);
   if (!side || side->content->size() > kMaxConfig) return false;
-  const Buffer bytes = read_all({side->content, 0, side->content->size()});
+  std::string text(as_text(read_all({side->content, 0, side->content->size()})));
   try {
-    check_json(std::string(as_text(bytes)));
+    survey_json(text);
   } catch (const JsonFault&) {
     return false;
   }
-  const json root = json::parse(as_text(bytes), nullptr, false);
+  const json root = json::parse(text, nullptr, false);
   const json* inner = member(root, kInner);
   return ties(root) || (inner && ties(*inner));
 }

@@ -8,6 +8,8 @@
 
 #include "formats/magic.h"
 #include "lib/base/text.h"
+#include "lib/model/folder.h"
+#include "lib/model/subfolders.h"
 
 namespace wtool {
 namespace {
@@ -94,25 +96,30 @@ class Review {
                        "PyTorch weights are a pickle, which can run code when opened",
                        "remove it: some engines prefer it to the files checked here");
     }
-    for (const SideFile& s : model_.side) {
-      const std::string name = lower(s.name);
-      if (is_any(name, kPickles))
-        faults_.report(kPickle, joined(s.name), kNowhere, "a pickle can run code when opened",
-                       "remove it unless you made it");
-      else if (is_any(name, kPrograms))
-        faults_.report(kCode, joined(s.name), kNowhere,
-                       "code, which engines run when they are told to trust the folder",
-                       "read it before you load the model with trust_remote_code");
-    }
+    for (const SideFile& s : model_.side) file_beside(s.name);
+    if (!model_.is_folder) return;
+    const Subfolders below = below_subfolders(model_.path);
+    for (const std::string& name : below.files) file_beside(name);
+    for (const Subfolders::Skipped& s : below.skipped)
+      faults_.note(s.path, "is not searched for code: " + s.why);
   }
 
  private:
+  void file_beside(const std::string& name) {
+    const std::string small = lower(name);
+    if (is_any(small, kPickles))
+      faults_.report(kPickle, joined(name), kNowhere, "a pickle can run code when opened",
+                     "remove it unless you made it");
+    else if (is_any(small, kPrograms))
+      faults_.report(kCode, joined(name), kNowhere,
+                     "code, which engines run when they are told to trust the folder",
+                     "read it before you load the model with trust_remote_code");
+  }
+
   static bool is_bytes(MetaType type) noexcept {
     return type == MetaType::U8 || type == MetaType::I8;
   }
-  std::string joined(const std::string& name) const {
-    return model_.path + (model_.path.ends_with('/') ? "" : "/") + name;
-  }
+  std::string joined(const std::string& name) const { return wtool::joined(model_.path, name); }
   static std::string head_of(const Extent& e) {
     return std::string(
         as_text(read_all({e.source, e.offset, std::min<std::uint64_t>(e.bytes, kHead)})));

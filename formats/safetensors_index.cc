@@ -25,9 +25,10 @@ constexpr Rule kJson{"safetensors.index", "the index is one JSON object in UTF-8
     kMap{"safetensors.index-map", "'weight_map' is there once, a map from tensors to file names"},
     kPath{"safetensors.index-path", "the index names files of its own folder"},
     kTwice{"safetensors.index-duplicate", "the index lists no tensor twice", true},
+    kKey{"safetensors.index-key", "the index has no other key twice", true},
     kTotal{"safetensors.index-total", "total_size in the index is an unsigned 64-bit integer",
            true};
-constexpr std::array<const Rule*, 6> kRules{&kJson, &kSize, &kMap, &kPath, &kTwice, &kTotal};
+constexpr std::array<const Rule*, 7> kRules{&kJson, &kSize, &kMap, &kPath, &kTwice, &kKey, &kTotal};
 
 // A page or a pointer in its place is called by its name.
 std::string what_it_is(const Source& file, const JsonFault& f) {
@@ -57,7 +58,7 @@ class IndexReader {
  private:
   void members() {
     std::string_view key;
-    bool map_seen = false;
+    bool map_seen = false, metadata_seen = false;
     in_.begin_object();
     while (in_.next_member(key)) {
       if (key == "weight_map") {
@@ -68,6 +69,7 @@ class IndexReader {
           weight_map();
         }
       } else if (key == "metadata" && in_.peek() == JsonReader::Kind::Object) {
+        if (std::exchange(metadata_seen, true)) fault(kKey, "'metadata' appears twice");
         metadata();
       } else {
         in_.skip();
@@ -79,9 +81,12 @@ class IndexReader {
 
   void metadata() {
     std::string_view key;
+    bool total_seen = false;
     in_.begin_object();
     while (in_.next_member(key)) {
       std::uint64_t value = 0;
+      if (key == "total_size" && std::exchange(total_seen, true))
+        fault(kKey, "'total_size' appears twice");
       if (key != "total_size") {
         in_.skip();
       } else if (in_.peek() == JsonReader::Kind::Number && in_.unsigned_integer(value)) {

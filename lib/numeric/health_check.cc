@@ -315,6 +315,14 @@ ValueCheck::State::State(std::shared_ptr<const Model> of, std::span<const std::u
       e.dtype = t.dtype;
       retyped.emplace(model->parts_of(t)[0], e);
     }
+  // Bytes that scale the codes of another tensor are powers of two, whose 0xFF is NaN. What NF4
+  // calls absmax are codes themselves.
+  for (std::uint32_t i = 0; i < roles.size(); ++i) {
+    TensorEntry e = model->catalog.entries()[i];
+    if (roles[i] != Role::Scales || e.dtype != DType::U8 || e.name.ends_with("absmax")) continue;
+    e.dtype = DType::F8_E8M0;
+    retyped.emplace(i, e);
+  }
   for (const std::uint32_t i : these)
     if (entry(i).bytes > 0) entries.push_back(i);
   std::ranges::sort(entries, {}, [&](std::uint32_t i) {

@@ -80,6 +80,22 @@ class Check(Command):
         self.assertIn("lost: 2 tensors of 4", said)
         self.assertIn("--salvage", said)
 
+    def test_a_pattern_that_names_a_lost_tensor_says_that_it_is_lost(self):
+        self.model(c=("F32", [100], ramp(100)), d=("F32", [10], ramp(10)))
+        whole = pathlib.Path("m.safetensors").read_bytes()
+        pathlib.Path("m.safetensors").write_bytes(whole[:-60])
+        for patterns, values, told in ((["c"], 0, ["tensor 'c' is lost"]), (["c", "b"], 1, ["tensor 'c' is lost"]),
+                                       (["c", "d"], 0, ["tensor 'c' is lost", "tensor 'd' is lost"]), (["re:^[cd]$"], 0, ["'c' (and 1 more that"]),
+                                       (["*"], 2, [])):
+            done = self.wtool("check", "--json", "m.safetensors", *[x for p in patterns for x in ("-t", p)], code=1)
+            self.assertEqual(json.loads(done.stdout)["values"]["tensors"], values, patterns)
+            for words in told:
+                self.assertIn(words, done.stderr)
+            self.assertEqual("lost" in done.stderr, bool(told))
+        self.assertIn("tensor 'd' is lost", self.wtool("check", "m.safetensors", "-x", "d", code=1).stderr)
+        self.refused("check", "m.safetensors", "-t", "e", saying=["no tensor matches 'e'"])
+        self.refused("check", "m.safetensors", "-t", "dtype:f16", saying=["no tensor matches"])  # theirs are not known
+
     def test_every_fault_of_a_file_is_found_in_one_run(self):
         header = {"ok": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
                   "size": {"dtype": "F32", "shape": [3], "data_offsets": [8, 16]},
@@ -162,6 +178,19 @@ class Check(Command):
         self.assertEqual((found["level"], found["tensor"]), ("error", "w.weight"))
         raw = pathlib.Path("m.gguf").read_bytes()
         self.assertEqual(found["offset"], raw.index(bad))
+
+    def test_a_scale_of_bytes_is_a_power_of_two_and_255_is_none(self):
+        codes, scale = ("U8", [2, 16], bytes(range(1, 33))), bytes([127, 255])
+        for names, shape, expected in ((("m.weight_packed", "m.weight_scale"), [2, 1], ["m.weight_scale"]),
+                                       (("m.weight_packed", "m.other"), [2, 1], [])):
+            write_safetensors("m.safetensors", {names[0]: codes, names[1]: ("U8", shape, scale)}, {"format": "pt"})
+            found = [f for f in self.check("m.safetensors", code=1 if expected else 0)["findings"] if f["rule"] == "values.scale"]
+            self.assertEqual([f["tensor"] for f in found], expected)
+        write_safetensors("m.safetensors", {"e.gate_up_proj_blocks": ("U8", [1, 2, 1, 16], codes[2]),
+                                            "e.gate_up_proj_scales": ("U8", [1, 2, 1], scale)}, {"format": "pt"})
+        found = self.one("values.scale", "m.safetensors", code=1)
+        self.assertEqual((found["tensor"], found["offset"]), ("e.gate_up_proj_scales", len(pathlib.Path("m.safetensors").read_bytes()) - 1))
+        self.assertIn("1 of 2 scales is NaN, the first at [0, 1, 0] (element 1): bits 0xff", found["message"])
 
     def test_tensors_of_zeros_and_tensors_stored_twice_are_told(self):
         table = ramp(4096)
@@ -259,6 +288,62 @@ class Check(Command):
         found = self.check("m")["findings"]
         self.assertEqual(sorted(f["file"] for f in found if f["rule"] == "content.pickle"), ["m/data.pkl", "m/pytorch_model.bin"])
         self.assertEqual([f["file"] for f in found if f["rule"] == "content.code"], ["m/modeling_evil.py"])
+
+    def test_code_is_looked_for_in_subfolders_as_deep_as_documented(self):
+        deep = "m/" + "/".join("abcdefgh")
+        os.makedirs(deep + "/i")
+        os.mkdir("elsewhere")
+        self.model("m/model.safetensors")
+        for name in ("elsewhere/not_here.py", "m/a/one.PY", "m/a/notes.txt", "m/a/b/two.pkl", deep + "/eight.so", deep + "/i/nine.py"):
+            pathlib.Path(name).write_text("{}")
+        os.symlink("../../elsewhere", "m/a/link")
+        os.symlink("..", "m/a/loop")
+        for more in ([], ["--fast"]):
+            found = self.check("m", *more)["findings"]
+            self.assertEqual([f["file"] for f in found if f["rule"] == "content.code"], ["m/a/one.PY", deep + "/eight.so"])
+            self.assertEqual([f["file"] for f in found if f["rule"] == "content.pickle"], ["m/a/b/two.pkl"])
+            (left,) = [f for f in found if f["rule"] == "model.note"]
+            self.assertEqual((left["file"], left["message"]), (deep + "/i", "is not searched for code: it lies deeper than 8 folders"))
+        for i in range(10001):
+            pathlib.Path(f"m/a/{i}").touch()
+        found = [f["message"] for f in self.check("m")["findings"] if f["rule"] == "model.note"]
+        self.assertEqual(found, ["is not searched for code: there are more than 10000 entries"])
+
+    def test_keys_that_are_there_twice_are_told(self):
+        os.mkdir("m")
+        self.model("m/model.safetensors")
+        text = '{"vocab_size": 4, "x": {"a": [{"b": 1, "c": 2, "b": 3}], "a": {"b": 1}},\n "voc\\u0061b_size": 5, "b": 1}'
+        pathlib.Path("m/config.json").write_text(text)
+        pathlib.Path("m/generation_config.json").write_text('{"a": 1, "b": {"a": 1}}')
+        found = [f for f in self.check("m")["findings"] if f["rule"] == "config.duplicate-key"]
+        self.assertEqual([(f["place"], f["offset"]) for f in found],
+                         [("key 'b'", text.index('"b": 3')), ("key 'a'", text.index('"a": {')), ("key 'vocab_size'", text.index('"voc\\u'))])
+        self.assertIn("is there already at byte 1:", found[2]["message"])
+        pathlib.Path("m/generation_config.json").write_text('{"a": 1, "b": {}, "a": 1}')
+        files = [f["file"] for f in self.check("m")["findings"] if f["rule"] == "config.duplicate-key"]
+        self.assertEqual(files.count("m/generation_config.json"), 1)
+
+    def test_an_index_with_a_key_twice_is_told(self):
+        os.mkdir("m")
+        for i in (1, 2):
+            write_safetensors(f"m/model-0000{i}-of-00002.safetensors", {f"t{i}": ("F32", [4], ramp(4, i))}, {"format": "pt"})
+        weights = '"weight_map": {' + ", ".join(f'"t{i}": "model-0000{i}-of-00002.safetensors"' for i in (1, 2)) + "}}"
+        for head, told in (('{"metadata": {"total_size": 32}, ', []), ('{"metadata": {}, "metadata": {"total_size": 32}, ', ["'metadata'"]),
+                           ('{"metadata": {"total_size": 31, "total_size": 32}, ', ["'total_size'"])):
+            pathlib.Path("m/model.safetensors.index.json").write_text(head + weights)
+            found = [f for f in self.check("m", code=1 if told else 0)["findings"] if f["rule"] == "safetensors.index-key"]
+            self.assertEqual([f["message"] for f in found], [f"{name} appears twice" for name in told])
+            if told:
+                self.assertEqual(self.findings("m", "--lenient"), [("safetensors.index-key", "warning")])
+
+    def test_a_config_with_a_number_beyond_all_types_is_compared_all_the_same(self):
+        os.mkdir("m")
+        write_safetensors("m/model.safetensors", {"model.embed_tokens.weight": ("F32", [4, 8], ramp(32))}, {"format": "pt"})
+        for number, told in (("1e999", 1), ("-2e308", 1), ("1" + "0" * 400, 1), ("1e308", 0), ("1e-999", 0), ("1" * 30, 0)):
+            text = '{"x": [1, ' + number + '], "vocab_size": 5}'
+            pathlib.Path("m/config.json").write_text(text)
+            found = [(f["rule"], f.get("offset")) for f in self.check("m")["findings"] if f["rule"].startswith("config.")]
+            self.assertEqual(found, [("config.json", text.index(number))] * told + [("config.vocabulary", None)], number)
 
     def test_a_config_is_held_against_the_tensors(self):
         os.mkdir("m")
@@ -362,6 +447,18 @@ class Check(Command):
         self.assertIn("safetensors.overlap", [c[0] for c in cases if c[2] == "passed"])
         self.assertNotIn("gguf.offset", [c[0] for c in cases])
         self.refused("check", "m.safetensors", "--sarif", "s.sarif", saying=["already exists"])
+
+    def test_what_cannot_be_opened_is_in_the_reports_for_machines(self):
+        pathlib.Path("page.safetensors").write_text("<!DOCTYPE html>")
+        os.mkdir("empty")
+        for path, code, words in (("missing.safetensors", 4, "No such file"), ("page.safetensors", 3, "HTML"), ("empty", 3, "no weight files")):
+            done = self.wtool("check", path, "--json", "--sarif", "s.sarif", "--junit", "j.xml", "-f", code=code)
+            self.assertFalse(json.loads(done.stderr)["ok"])
+            (result,) = sarif("s.sarif")
+            self.assertEqual((result["ruleId"], result["level"]), ("file.unreadable", "error"))
+            self.assertIn(words, result["message"]["text"])
+            self.assertEqual(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], path)
+            self.assertEqual([(c[0], c[2]) for c in junit("j.xml")], [("file.unreadable", "failed")])
 
     def test_rules_are_listed_without_an_input(self):
         rules = json.loads(self.wtool("check", "--rules", "--json").stdout)["rules"]
