@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "formats/registry.h"
 #include "lib/base/error.h"
 #include "lib/base/text.h"
 
@@ -242,12 +243,12 @@ json small_tree(JsonReader& in) {
 }
 
 std::optional<std::string_view> maybe_string(JsonReader& in) {
-  if (in.peek() == Kind::String) return in.string();
+  if (in.peek() == JsonReader::Kind::String) return in.string();
   in.skip();
   return std::nullopt;
 }
 std::optional<bool> maybe_flag(JsonReader& in) {
-  if (in.peek() == Kind::Bool) return in.boolean();
+  if (in.peek() == JsonReader::Kind::Bool) return in.boolean();
   in.skip();
   return std::nullopt;
 }
@@ -299,6 +300,17 @@ Buffer text_of_file(const Source& file, std::uint64_t most) {
   Buffer out(static_cast<std::size_t>(file.size()));
   file.read(0, out);
   return out;
+}
+
+Error json_error(const Source& file, const JsonFault& fault) {
+  Buffer start(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 64)));
+  file.read(0, start);
+  const std::string_view text = as_text(start);
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const bool other = first == text.npos || text[first] != '{';
+  Error e(Fault::BadFile, other ? diagnose(file) : fault.text());
+  e.in(file.name());
+  return e;
 }
 
 TokenizerJson read_tokenizer_json(const Source& file, bool tables) {

@@ -54,6 +54,8 @@ void read_vocab_text(const Source& file, TokenizerJson& out);
 
 // A file's text, at most `most` bytes of it.
 Buffer text_of_file(const Source& file, std::uint64_t most);
+// A page or a pointer in the place of JSON is called by its name.
+Error json_error(const Source& file, const JsonFault& fault);
 // Calls read(JsonReader&) for the text, in which strings are unescaped where they lie; faults are
 // reported with the file's name.
 template <class Read>
@@ -61,6 +63,8 @@ void read_json_file(const Source& file, Buffer& text, Read read) try {
   JsonReader in({reinterpret_cast<char*>(text.data()), text.size()});
   read(in);
   in.finish();
+} catch (const JsonFault& f) {
+  throw json_error(file, f);
 } catch (Error& e) {
   if (e.where().empty()) e.in(file.name());
   throw;

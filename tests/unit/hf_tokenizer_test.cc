@@ -217,9 +217,10 @@ TEST_CASE("Files that are no JSON, too deep or too wide are refused", "[hf_token
     }
     return "";
   };
-  CHECK_THAT(said(""), Contains("the JSON text ends at byte 0"));
-  CHECK_THAT(said("version https://git-lfs.github.com/spec/v1\n"),
-             Contains("JSON fault at byte 0"));
+  CHECK_THAT(said(""), Contains("is an empty file"));
+  CHECK_THAT(said("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+             Contains("Git"));
+  CHECK_THAT(said(" {,"), Contains("JSON fault at byte 2"));
   CHECK_THAT(said("{\"a\": \"\xFF\"}"), Contains("UTF-8"));
   CHECK_THAT(said(R"({"pre_tokenizer": )" + std::string(200, '[')), Contains("levels deep"));
   CHECK_THAT(said(R"({"x": )" + std::string(200, '[')), Contains("levels deep"));
