@@ -11,6 +11,7 @@
 #include "formats/content.h"
 #include "lib/base/text.h"
 #include "lib/engine/execute.h"
+#include "lib/model/folder.h"
 #include "lib/model/review.h"
 #include "lib/model/selector.h"
 
@@ -214,7 +215,9 @@ std::shared_ptr<const Model> open(CheckResult& result, const CheckOptions& o,
     return open_model(o.input.path, context.registry, open_options(o.input, context),
                       result.faults);
   } catch (const Error& e) {
-    if (e.fault() != Fault::Cancelled && e.fault() != Fault::Internal)
+    // A disk that fails is no finding; that nothing is there is one.
+    if (e.fault() == Fault::BadFile || e.fault() == Fault::Unsupported ||
+        (e.fault() == Fault::Io && !exists(o.input.path)))
       write_unreadable(o.input.path, e, o.findings);
     throw;
   }
