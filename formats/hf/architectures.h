@@ -95,14 +95,19 @@ struct AssumedRow {
   double value;
 };
 
+using TensorTable = std::span<const TensorRow>;
+using KeyTable = std::span<const KeyRow>;
+
 struct Architecture {
   std::string_view name;                      // general.architecture
   std::span<const std::string_view> classes;  // of config.json's "architectures"
   std::string_view model_type;                // of config.json, of the first class
   TokenizerPath tokenizer;
   std::span<const std::string_view> prefixes;  // that names may have: "model."
-  std::span<const TensorRow> tensors, more_tensors = {};
-  std::span<const KeyRow> keys, more_keys = {};
+  // Tables in a row, since architectures share parts: a tensor takes the first row that has its
+  // name, keys are written in this order.
+  std::span<const TensorTable> tensors;
+  std::span<const KeyTable> keys;
   std::span<const DefaultRow> defaults = {};
   std::span<const AssumedRow> assumed = {};
   std::span<const DropRow> drops = {};

@@ -237,8 +237,7 @@ double root_of(double base, unsigned n) {
 void add_architecture_keys(const Model& model, const HfConfig& config, std::uint32_t file_type,
                            Metadata& meta) {
   KeyWriter writer(model, config, file_type, meta);
-  writer.rows(config.architecture().keys);
-  writer.rows(config.architecture().more_keys);
+  for (const KeyTable table : config.architecture().keys) writer.rows(table);
   writer.finish();
   check_experts(config, meta);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <ranges>
 #include <set>
 
 #include <fmt/format.h>
@@ -153,6 +154,8 @@ class GgufMapper {
     return out;
   }
 
+  auto rows() const { return std::views::join(arch_.tensors); }
+
   struct Found {
     const TensorRow* row;
     NameNumbers numbers;
@@ -167,14 +170,13 @@ class GgufMapper {
       module.remove_suffix((suffix = ".bias").size());
     else
       named = false;  // "mlp.experts.gate_up_proj"
-    for (const auto rows : {arch_.tensors, arch_.more_tensors})
-      for (const TensorRow& row : rows) {
-        if (suffix != ".bias" || row.bias != Bias::None)
-          if (const auto n = match_numbers(row.hf, module))
-            return Found{&row, *n, std::string(suffix)};
-        if (named)
-          if (const auto n = match_numbers(row.hf, bare)) return Found{&row, *n, ".weight"};
-      }
+    for (const TensorRow& row : rows()) {
+      if (suffix != ".bias" || row.bias != Bias::None)
+        if (const auto n = match_numbers(row.hf, module))
+          return Found{&row, *n, std::string(suffix)};
+      if (named)
+        if (const auto n = match_numbers(row.hf, bare)) return Found{&row, *n, ".weight"};
+    }
     return std::nullopt;
   }
 
@@ -389,13 +391,13 @@ class GgufMapper {
     if (f.suffix != ".weight") throw Error(Fault::Unsupported, "biases of experts are not known");
     auto& layer = gathered_[f.numbers.layer];
     layer[f.row].emplace(f.numbers.expert, &t);
-    std::size_t rows = 0;
-    for (const auto list : {arch_.tensors, arch_.more_tensors})
-      for (const TensorRow& row : list) rows += row.move == Move::Stack;
-    std::size_t have = 0;
+    std::size_t matrices = 0, have = 0;
+    for (const TensorRow& row : rows()) matrices += row.move == Move::Stack;
     for (const auto& [row, members] : layer) have += members.size();
-    if (have < rows * experts) return;
-    for (const auto& [row, members] : layer) {  // rows lie in the table's order
+    if (have < matrices * experts) return;
+    for (const TensorRow& row : rows()) {
+      if (row.move != Move::Stack) continue;
+      const auto& members = layer.at(&row);
       std::vector<TensorPtr> all;
       std::uint64_t bytes = 0;
       for (const auto& [x, tensor] : members) {
@@ -406,7 +408,7 @@ class GgufMapper {
       std::string names = one;
       if (const std::size_t at = names.find(".experts.0."); at != names.npos)
         names.replace(at + 9, 1, fmt::format("{{0..{}}}", experts - 1));
-      emit(filled_layer(row->gguf, f.numbers.layer) + ".weight", stacked(std::move(all)),
+      emit(filled_layer(row.gguf, f.numbers.layer) + ".weight", stacked(std::move(all)),
            {names, type_of(*members.begin()->second), fmt::format("{} stacked", experts), bytes});
     }
     gathered_.erase(f.numbers.layer);
@@ -424,20 +426,19 @@ class GgufMapper {
   // --- what must be there
 
   void check_experts() {
-    for (const auto& [layer, rows] : gathered_)
-      for (const auto list : {arch_.tensors, arch_.more_tensors})
-        for (const TensorRow& row : list) {
-          if (row.move != Move::Stack) continue;
-          const auto have = rows.find(&row);
-          for (std::uint64_t x = 0, n = expert_count(); x < n; ++x)
-            if (have == rows.end() || !have->second.contains(x)) {
-              std::string name = filled_layer(row.hf, layer);
-              name.replace(name.find("{X}"), 3, std::to_string(x));
-              missing_.push_back(arch_.prefixes.empty()
-                                     ? name + ".weight"
-                                     : std::string(arch_.prefixes[0]) + name + ".weight");
-            }
-        }
+    for (const auto& [layer, came] : gathered_)
+      for (const TensorRow& row : rows()) {
+        if (row.move != Move::Stack) continue;
+        const auto have = came.find(&row);
+        for (std::uint64_t x = 0, n = expert_count(); x < n; ++x)
+          if (have == came.end() || !have->second.contains(x)) {
+            std::string name = filled_layer(row.hf, layer);
+            name.replace(name.find("{X}"), 3, std::to_string(x));
+            missing_.push_back(arch_.prefixes.empty()
+                                   ? name + ".weight"
+                                   : std::string(arch_.prefixes[0]) + name + ".weight");
+          }
+      }
   }
 
   bool have(std::string_view gguf, std::uint64_t layer, std::string_view suffix) {
@@ -447,9 +448,8 @@ class GgufMapper {
 
   bool wanted(const TensorRow& row, std::uint64_t layer) {
     const auto any_of = [&](Presence p) {
-      for (const auto list : {arch_.tensors, arch_.more_tensors})
-        for (const TensorRow& r : list)
-          if (r.presence == p && have(r.gguf, layer, ".weight")) return true;
+      for (const TensorRow& r : rows())
+        if (r.presence == p && have(r.gguf, layer, ".weight")) return true;
       return gathered_.contains(layer) && p == Presence::Experts;
     };
     switch (row.presence) {
@@ -481,13 +481,11 @@ class GgufMapper {
                            filled_layer(row.hf, layer) + std::string(suffix));
       }
     };
-    for (const auto list : {arch_.tensors, arch_.more_tensors})
-      for (const TensorRow& row : list)
-        if (row.hf.find("{L}") == row.hf.npos) check(row, 0);
+    for (const TensorRow& row : rows())
+      if (row.hf.find("{L}") == row.hf.npos) check(row, 0);
     for (std::uint64_t layer = 0; layer < layers_; ++layer)
-      for (const auto list : {arch_.tensors, arch_.more_tensors})
-        for (const TensorRow& row : list)
-          if (row.hf.find("{L}") != row.hf.npos) check(row, layer);
+      for (const TensorRow& row : rows())
+        if (row.hf.find("{L}") != row.hf.npos) check(row, layer);
   }
 
   // Everything that is wrong, at once.

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <ranges>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -88,17 +89,16 @@ class HfMapper {
       return;
     }
     module.remove_suffix(suffix.size());
-    for (const auto rows : {arch_.tensors, arch_.more_tensors})
-      for (const TensorRow& row : rows)
-        if (const auto n = row.move == Move::Halves || row.move == Move::SplitKvB
-                               ? std::nullopt
-                               : match_numbers(row.gguf, module)) {
-          try {
-            return back(t, row, n->layer, suffix);
-          } catch (Error& e) {
-            throw e.in(fmt::format("tensor {}", quoted(t.name))).in(from_->path);
-          }
+    for (const TensorRow& row : std::views::join(arch_.tensors))
+      if (const auto n = row.move == Move::Halves || row.move == Move::SplitKvB
+                             ? std::nullopt
+                             : match_numbers(row.gguf, module)) {
+        try {
+          return back(t, row, n->layer, suffix);
+        } catch (Error& e) {
+          throw e.in(fmt::format("tensor {}", quoted(t.name))).in(from_->path);
         }
+      }
     unmapped_.emplace_back(t.name);
   }
 

@@ -1,6 +1,7 @@
 // What formulas over config.json come to, and which keys follow; names of tensors by pattern.
 // Expected values are worked out by hand from transformers' configuration classes.
 #include <cstring>
+#include <ranges>
 #include <set>
 
 #include "formats/hf/config.h"
@@ -176,14 +177,13 @@ TEST_CASE("every architecture has classes, keys and tensors, and no class twice"
       CHECK(architecture_of_class(one) == a);
     }
     CHECK_FALSE(a->keys.empty());
-    for (const auto rows : {a->tensors, a->more_tensors})
-      for (const TensorRow& row : rows)
-        for (const char letter : row.shape) {
-          INFO(row.hf);
-          CHECK((letter == ',' || letter == '*' ||
-                 std::ranges::find(all_dimensions(), letter, &Dimension::letter) !=
-                     all_dimensions().end()));
-        }
+    for (const TensorRow& row : std::views::join(a->tensors))
+      for (const char letter : row.shape) {
+        INFO(row.hf);
+        CHECK((letter == ',' || letter == '*' ||
+               std::ranges::find(all_dimensions(), letter, &Dimension::letter) !=
+                   all_dimensions().end()));
+      }
   }
   CHECK(architecture_of_class("FooForCausalLM") == nullptr);
 }

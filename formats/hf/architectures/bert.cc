@@ -7,7 +7,7 @@ namespace {
 using enum Presence;
 using enum KeyType;
 
-constexpr TensorRow kBertTensors[] = {
+constexpr TensorRow kBertOwn[] = {
     {"embeddings.word_embeddings", "token_embd", "V,H"},
     {"embeddings.position_embeddings", "position_embd", "P,H"},
     {"embeddings.token_type_embeddings", "token_types", "T,H", Optional},
@@ -28,7 +28,8 @@ constexpr TensorRow kBertTensors[] = {
     {"encoder.layer.{L}.output.LayerNorm", "blk.{L}.layer_output_norm", "H", Always, kSame,
      Bias::Required},
 };
-constexpr TensorRow kNomicTensors[] = {
+constexpr TensorTable kBertTensors[] = {kBertOwn};
+constexpr TensorRow kNomicOwn[] = {
     {"embeddings.word_embeddings", "token_embd", "V,H"},
     {"embeddings.token_type_embeddings", "token_types", "T,H", Optional},
     {"emb_ln", "token_embd_norm", "H", Always, kSame, Bias::Required},
@@ -40,20 +41,23 @@ constexpr TensorRow kNomicTensors[] = {
     {"encoder.layers.{L}.mlp.fc2", "blk.{L}.ffn_down", "H,F"},
     {"encoder.layers.{L}.norm2", "blk.{L}.layer_output_norm", "H", Always, kSame, Bias::Required},
 };
+constexpr TensorTable kNomicTensors[] = {kNomicOwn};
 constexpr DropRow kDrops[] = {{"embeddings.position_ids", "counts positions"},
                               {"pooler.*", "llama.cpp pools by itself"},
                               {"cls.*", "a head for training"}};
 
-constexpr KeyRow kBertKeys[] = {
+constexpr KeyRow kBertOwnKeys[] = {
     {"attention.causal", Bool, "0"},
     {"pooling_type", Pooling},
 };
-constexpr KeyRow kNomicKeys[] = {
+constexpr KeyTable kBertKeys[] = {kCommonKeys, kBertOwnKeys};
+constexpr KeyRow kNomicOwnKeys[] = {
     // Trained for fewer than there is room for.
     {"context_length", U32, "max_trained_positions", true},
     {"attention.causal", Bool, "0"},
     {"pooling_type", Pooling},
 };
+constexpr KeyTable kNomicKeys[] = {kCommonKeys, kNomicOwnKeys};
 
 constexpr DefaultRow kBertDefaults[] = {{"max_position_embeddings", 512},
                                         {"layer_norm_eps", 1e-12},
@@ -81,8 +85,7 @@ constinit const Architecture kBert{.name = "bert",
                                    .tokenizer = TokenizerPath::WordPiece,
                                    .prefixes = kPrefix,
                                    .tensors = kBertTensors,
-                                   .keys = kCommonKeys,
-                                   .more_keys = kBertKeys,
+                                   .keys = kBertKeys,
                                    .defaults = kBertDefaults,
                                    .assumed = kBertAssumed,
                                    .drops = kDrops};
@@ -92,8 +95,7 @@ constinit const Architecture kNomicBert{.name = "nomic-bert",
                                         .tokenizer = TokenizerPath::WordPiece,
                                         .prefixes = kPrefix,
                                         .tensors = kNomicTensors,
-                                        .keys = kCommonKeys,
-                                        .more_keys = kNomicKeys,
+                                        .keys = kNomicKeys,
                                         .defaults = kNomicDefaults,
                                         .assumed = kNomicAssumed,
                                         .drops = kDrops};

@@ -8,20 +8,29 @@ inline constexpr std::string_view kModelPrefix[] = {"model."};
 
 // ---- tensors
 
-// Embedding, attention and output of Qwen, Gemma and others: the rotary embedding turns halves of a
-// head, as in the checkpoint. Behind it comes a table of the layer's other parts.
-inline constexpr TensorRow kHalves[] = {
+inline constexpr TensorRow kEnds[] = {
     {"embed_tokens", "token_embd", "V,H"},
     {"norm", "output_norm", "H"},
     {"lm_head", "output", "V,H", Presence::Optional},
     {"layers.{L}.input_layernorm", "blk.{L}.attn_norm", "H"},
+};
+// The rotary embedding turns halves of a head, as in the checkpoint.
+inline constexpr TensorRow kHalves[] = {
     {"layers.{L}.self_attn.q_proj", "blk.{L}.attn_q", "Q,H", kAlways, kSame, Bias::Optional},
     {"layers.{L}.self_attn.k_proj", "blk.{L}.attn_k", "K,H", kAlways, kSame, Bias::Optional},
     {"layers.{L}.self_attn.v_proj", "blk.{L}.attn_v", "K,H", kAlways, kSame, Bias::Optional},
+};
+inline constexpr TensorRow kAttentionOutput[] = {
     {"layers.{L}.self_attn.o_proj", "blk.{L}.attn_output", "H,Q"},
 };
-inline constexpr TensorRow kGatedLayer[] = {
+inline constexpr TensorRow kHeadNorms[] = {
+    {"layers.{L}.self_attn.q_norm", "blk.{L}.attn_q_norm", "D"},
+    {"layers.{L}.self_attn.k_norm", "blk.{L}.attn_k_norm", "D"},
+};
+inline constexpr TensorRow kNormBefore[] = {
     {"layers.{L}.post_attention_layernorm", "blk.{L}.ffn_norm", "H"},
+};
+inline constexpr TensorRow kGated[] = {
     {"layers.{L}.mlp.gate_proj", "blk.{L}.ffn_gate", "F,H"},
     {"layers.{L}.mlp.up_proj", "blk.{L}.ffn_up", "F,H"},
     {"layers.{L}.mlp.down_proj", "blk.{L}.ffn_down", "H,F"},

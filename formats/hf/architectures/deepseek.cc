@@ -8,11 +8,7 @@ namespace {
 using enum Presence;
 using enum KeyType;
 
-constexpr TensorRow kTensors[] = {
-    {"embed_tokens", "token_embd", "V,H"},
-    {"norm", "output_norm", "H"},
-    {"lm_head", "output", "V,H", Optional},
-    {"layers.{L}.input_layernorm", "blk.{L}.attn_norm", "H"},
+constexpr TensorRow kOwn[] = {
     {"layers.{L}.self_attn.q_proj", "blk.{L}.attn_q", "q,H", Direct},
     {"layers.{L}.self_attn.q_a_proj", "blk.{L}.attn_q_a", "r,H", LowRank},
     {"layers.{L}.self_attn.q_a_layernorm", "blk.{L}.attn_q_a_norm", "r", LowRank},
@@ -35,9 +31,10 @@ constexpr TensorRow kTensors[] = {
     {"layers.{L}.mlp.shared_experts.up_proj", "blk.{L}.ffn_up_shexp", "s,H", Experts},
     {"layers.{L}.mlp.shared_experts.down_proj", "blk.{L}.ffn_down_shexp", "H,s", Experts},
 };
+constexpr TensorTable kTensors[] = {kEnds, kOwn};
 constexpr DropRow kDrops[] = {{"lm_head*", "tied to the embedding", "tie_word_embeddings"}};
 
-constexpr KeyRow kKeys[] = {
+constexpr KeyRow kOwnKeys[] = {
     {"block_count", U32, kLayers, true},
     {"context_length", U32, kContext, true},
     {"embedding_length", U32, kHidden, true},
@@ -68,6 +65,7 @@ constexpr KeyRow kKeys[] = {
     {"rope.dimension_count", U32, "qk_rope_head_dim", true},
     {"rope.scaling.yarn_log_multiplier", F32, "rope.mscale_all_dim * 0.1"},
 };
+constexpr KeyTable kKeys[] = {kOwnKeys};
 
 constexpr DefaultRow kDefaults[] = {
     {"max_position_embeddings", 2048}, {"rms_norm_eps", 1e-6}, {"rope_theta", 10000}};

@@ -7,27 +7,18 @@ namespace {
 
 using enum KeyType;
 
-constexpr TensorRow kGemma2Layer[] = {
+constexpr TensorRow kNormsAround[] = {
     {"layers.{L}.post_attention_layernorm", "blk.{L}.post_attention_norm", "H"},
     {"layers.{L}.pre_feedforward_layernorm", "blk.{L}.ffn_norm", "H"},
     {"layers.{L}.post_feedforward_layernorm", "blk.{L}.post_ffw_norm", "H"},
-    {"layers.{L}.mlp.gate_proj", "blk.{L}.ffn_gate", "F,H"},
-    {"layers.{L}.mlp.up_proj", "blk.{L}.ffn_up", "F,H"},
-    {"layers.{L}.mlp.down_proj", "blk.{L}.ffn_down", "H,F"},
 };
-constexpr TensorRow kGemma3Layer[] = {
-    {"layers.{L}.self_attn.q_norm", "blk.{L}.attn_q_norm", "D"},
-    {"layers.{L}.self_attn.k_norm", "blk.{L}.attn_k_norm", "D"},
-    {"layers.{L}.post_attention_layernorm", "blk.{L}.post_attention_norm", "H"},
-    {"layers.{L}.pre_feedforward_layernorm", "blk.{L}.ffn_norm", "H"},
-    {"layers.{L}.post_feedforward_layernorm", "blk.{L}.post_ffw_norm", "H"},
-    {"layers.{L}.mlp.gate_proj", "blk.{L}.ffn_gate", "F,H"},
-    {"layers.{L}.mlp.up_proj", "blk.{L}.ffn_up", "F,H"},
-    {"layers.{L}.mlp.down_proj", "blk.{L}.ffn_down", "H,F"},
-};
+constexpr TensorTable kGemmaTensors[] = {kEnds, kHalves, kAttentionOutput, kNormBefore, kGated},
+                      kGemma2Tensors[] = {kEnds, kHalves, kAttentionOutput, kNormsAround, kGated},
+                      kGemma3Tensors[] = {kEnds,      kHalves,      kAttentionOutput,
+                                          kHeadNorms, kNormsAround, kGated};
 constexpr DropRow kDrops[] = {{"lm_head*", "Gemma's output is its embedding"}};
 
-constexpr KeyRow kKeys[] = {
+constexpr KeyRow kOwn[] = {
     {"context_length", U32, "max_position_embeddings", true},
     {"embedding_length", U32, "hidden_size", true},
     {"block_count", U32, kLayers, true},
@@ -39,17 +30,20 @@ constexpr KeyRow kKeys[] = {
     {"attention.value_length", U32, "head_dim", true},
     {"general.file_type", FileType},
 };
-constexpr KeyRow kGemma2Keys[] = {
+constexpr KeyRow kGemma2Own[] = {
     {"attn_logit_softcapping", F32, "attn_logit_softcapping", true},
     {"final_logit_softcapping", F32, "final_logit_softcapping", true},
     {"attention.sliding_window", U32, "sliding_window", true},
 };
-constexpr KeyRow kGemma3Keys[] = {
+constexpr KeyRow kGemma3Own[] = {
     {"rope.freq_base", F32, "rope.rope_theta", true},
     {"final_logit_softcapping", F32, "final_logit_softcapping"},
     // A pattern of 1: no layer has a window.
     {"attention.sliding_window", U32, "sliding_window", true, "sliding_window_pattern"},
 };
+
+constexpr KeyTable kGemmaKeys[] = {kOwn}, kGemma2Keys[] = {kOwn, kGemma2Own},
+                   kGemma3Keys[] = {kCommonKeys, kGemma3Own};
 
 constexpr DefaultRow kGemmaDefaults[] = {{"max_position_embeddings", 8192},
                                          {"rms_norm_eps", 1e-6},
@@ -89,9 +83,8 @@ constinit const Architecture kGemma{.name = "gemma",
                                     .model_type = "gemma",
                                     .tokenizer = TokenizerPath::SentencePiece,
                                     .prefixes = kModelPrefix,
-                                    .tensors = kHalves,
-                                    .more_tensors = kGatedLayer,
-                                    .keys = kKeys,
+                                    .tensors = kGemmaTensors,
+                                    .keys = kGemmaKeys,
                                     .defaults = kGemmaDefaults,
                                     .assumed = kAssumed,
                                     .drops = kDrops,
@@ -102,10 +95,8 @@ constinit const Architecture kGemma2{.name = "gemma2",
                                      .model_type = "gemma2",
                                      .tokenizer = TokenizerPath::SentencePiece,
                                      .prefixes = kModelPrefix,
-                                     .tensors = kHalves,
-                                     .more_tensors = kGemma2Layer,
-                                     .keys = kKeys,
-                                     .more_keys = kGemma2Keys,
+                                     .tensors = kGemma2Tensors,
+                                     .keys = kGemma2Keys,
                                      .defaults = kGemma2Defaults,
                                      .assumed = kAssumed,
                                      .drops = kDrops,
@@ -116,10 +107,8 @@ constinit const Architecture kGemma3{.name = "gemma3",
                                      .model_type = "gemma3_text",
                                      .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                      .prefixes = kModelPrefix,
-                                     .tensors = kHalves,
-                                     .more_tensors = kGemma3Layer,
-                                     .keys = kCommonKeys,
-                                     .more_keys = kGemma3Keys,
+                                     .tensors = kGemma3Tensors,
+                                     .keys = kGemma3Keys,
                                      .defaults = kGemma3Defaults,
                                      .norms_plus_one = true,
                                      .back = true,

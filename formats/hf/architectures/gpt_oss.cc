@@ -7,7 +7,7 @@ namespace {
 
 using enum KeyType;
 
-constexpr TensorRow kTensors[] = {
+constexpr TensorRow kRows[] = {
     {"embed_tokens", "token_embd", "V,H"},
     {"norm", "output_norm", "H"},
     {"lm_head", "output", "V,H"},
@@ -27,10 +27,12 @@ constexpr TensorRow kTensors[] = {
      Move::TransposeExperts},
     {"layers.{L}.mlp.experts.down_proj_bias", "blk.{L}.ffn_down_exps.bias", "E,H"},
 };
-constexpr KeyRow kKeys[] = {
+constexpr TensorTable kTensors[] = {kRows};
+constexpr KeyRow kOwn[] = {
     {"attention.sliding_window", U32, "sliding_window", true},
     {"expert_feed_forward_length", U32, "intermediate_size", true},
 };
+constexpr KeyTable kKeys[] = {kCommonKeys, kOwn};
 constexpr DefaultRow kDefaults[] = {{"max_position_embeddings", 131072},
                                     {"rms_norm_eps", 1e-5},
                                     {"rope_theta", 150000},
@@ -49,8 +51,7 @@ constinit const Architecture kGptOssModel{.name = "gpt-oss",
                                           .tokenizer = TokenizerPath::Bpe,
                                           .prefixes = kModelPrefix,
                                           .tensors = kTensors,
-                                          .keys = kCommonKeys,
-                                          .more_keys = kKeys,
+                                          .keys = kKeys,
                                           .defaults = kDefaults,
                                           .assumed = kAssumed};
 

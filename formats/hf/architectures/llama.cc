@@ -8,18 +8,16 @@ namespace {
 using enum Presence;
 using enum KeyType;
 
-constexpr TensorRow kTensors[] = {
-    {"embed_tokens", "token_embd", "V,H"},
-    {"norm", "output_norm", "H"},
-    {"lm_head", "output", "V,H", Optional},
-    {"layers.{L}.input_layernorm", "blk.{L}.attn_norm", "H"},
+constexpr TensorRow kPairs[] = {
     {"layers.{L}.self_attn.q_proj", "blk.{L}.attn_q", "Q,H", Always, Move::PermuteHeads,
      Bias::Optional},
     {"layers.{L}.self_attn.k_proj", "blk.{L}.attn_k", "K,H", Always, Move::PermuteKvHeads,
      Bias::Optional},
     {"layers.{L}.self_attn.v_proj", "blk.{L}.attn_v", "K,H", Always, kSame, Bias::Optional},
+};
+// Behind attention and in the feed-forward part llama.cpp has biases for these alone.
+constexpr TensorRow kWithBiases[] = {
     {"layers.{L}.self_attn.o_proj", "blk.{L}.attn_output", "H,Q", Always, kSame, Bias::Optional},
-    {"layers.{L}.post_attention_layernorm", "blk.{L}.ffn_norm", "H"},
     {"layers.{L}.mlp.gate_proj", "blk.{L}.ffn_gate", "F,H", Dense, kSame, Bias::Optional},
     {"layers.{L}.mlp.up_proj", "blk.{L}.ffn_up", "F,H", Dense, kSame, Bias::Optional},
     {"layers.{L}.mlp.down_proj", "blk.{L}.ffn_down", "H,F", Dense, kSame, Bias::Optional},
@@ -33,32 +31,21 @@ constexpr TensorRow kMixtralExperts[] = {
     {"layers.{L}.block_sparse_moe.experts.{X}.w3", "blk.{L}.ffn_up_exps", "F,H", Experts,
      Move::Stack},
 };
-// As above, but llama.cpp has no biases behind attention or in the feed-forward part.
-constexpr TensorRow kSmollm3Tensors[] = {
-    {"embed_tokens", "token_embd", "V,H"},
-    {"norm", "output_norm", "H"},
-    {"lm_head", "output", "V,H", Optional},
-    {"layers.{L}.input_layernorm", "blk.{L}.attn_norm", "H"},
-    {"layers.{L}.self_attn.q_proj", "blk.{L}.attn_q", "Q,H", Always, Move::PermuteHeads,
-     Bias::Optional},
-    {"layers.{L}.self_attn.k_proj", "blk.{L}.attn_k", "K,H", Always, Move::PermuteKvHeads,
-     Bias::Optional},
-    {"layers.{L}.self_attn.v_proj", "blk.{L}.attn_v", "K,H", Always, kSame, Bias::Optional},
-    {"layers.{L}.self_attn.o_proj", "blk.{L}.attn_output", "H,Q"},
-};
+constexpr TensorTable kDense[] = {kEnds, kPairs, kNormBefore, kWithBiases},
+                      kExperts[] = {kEnds, kPairs, kNormBefore, kWithBiases, kMixtralExperts},
+                      kSmollm3Tensors[] = {kEnds, kPairs, kAttentionOutput, kNormBefore, kGated};
 
-constexpr KeyRow kKeys[] = {
+constexpr KeyRow kOwn[] = {
     {"vocab_size", U32, "vocab_size", true},
     {"rope.dimension_count", U32, kHeadDim, true},
 };
-constexpr KeyRow kGraniteKeys[] = {
-    {"vocab_size", U32, "vocab_size", true},
-    {"rope.dimension_count", U32, kHeadDim, true},
+constexpr KeyRow kScales[] = {
     {"attention.scale", F32, "attention_multiplier"},
     {"embedding_scale", F32, "embedding_multiplier"},
     {"residual_scale", F32, "residual_multiplier"},
     {"logit_scale", F32, "logits_scaling", true},
 };
+constexpr KeyTable kKeys[] = {kCommonKeys, kOwn}, kGraniteKeys[] = {kCommonKeys, kOwn, kScales};
 
 constexpr DefaultRow kLlamaDefaults[] = {{"max_position_embeddings", 2048},
                                          {"rms_norm_eps", 1e-6},
@@ -109,10 +96,8 @@ constinit const Architecture kLlama{.name = "llama",
                                     .model_type = "llama",
                                     .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                     .prefixes = kModelPrefix,
-                                    .tensors = kTensors,
-                                    .more_tensors = kMixtralExperts,
-                                    .keys = kCommonKeys,
-                                    .more_keys = kKeys,
+                                    .tensors = kExperts,
+                                    .keys = kKeys,
                                     .defaults = kLlamaDefaults,
                                     .assumed = kLlamaAssumed,
                                     .rope_freqs = true,
@@ -122,9 +107,8 @@ constinit const Architecture kMistral{.name = "llama",
                                       .model_type = "mistral",
                                       .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                       .prefixes = kModelPrefix,
-                                      .tensors = kTensors,
-                                      .keys = kCommonKeys,
-                                      .more_keys = kKeys,
+                                      .tensors = kDense,
+                                      .keys = kKeys,
                                       .defaults = kMistralDefaults,
                                       .assumed = kMistralAssumed,
                                       .rope_freqs = true};
@@ -133,10 +117,8 @@ constinit const Architecture kMixtral{.name = "llama",
                                       .model_type = "mixtral",
                                       .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                       .prefixes = kModelPrefix,
-                                      .tensors = kTensors,
-                                      .more_tensors = kMixtralExperts,
-                                      .keys = kCommonKeys,
-                                      .more_keys = kKeys,
+                                      .tensors = kExperts,
+                                      .keys = kKeys,
                                       .defaults = kMixtralDefaults,
                                       .assumed = kMistralAssumed,
                                       .rope_freqs = true,
@@ -147,9 +129,8 @@ constinit const Architecture kGranite{.name = "granite",
                                       .model_type = "granite",
                                       .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                       .prefixes = kModelPrefix,
-                                      .tensors = kTensors,
-                                      .keys = kCommonKeys,
-                                      .more_keys = kGraniteKeys,
+                                      .tensors = kDense,
+                                      .keys = kGraniteKeys,
                                       .defaults = kGraniteDefaults,
                                       .assumed = kLlamaAssumed,
                                       .ignored_keys = kGraniteIgnored,
@@ -160,9 +141,7 @@ constinit const Architecture kSmollm3{.name = "smollm3",
                                       .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                       .prefixes = kModelPrefix,
                                       .tensors = kSmollm3Tensors,
-                                      .more_tensors = kGatedLayer,
-                                      .keys = kCommonKeys,
-                                      .more_keys = kKeys,
+                                      .keys = kKeys,
                                       .defaults = kSmollm3Defaults,
                                       .assumed = kSmollm3Assumed};
 

@@ -10,18 +10,15 @@ using enum KeyType;
 
 // ---- Phi-3: queries, keys and values stay one matrix, and so do gate and up.
 
-constexpr TensorRow kPhi3Tensors[] = {
-    {"embed_tokens", "token_embd", "V,H"},
-    {"norm", "output_norm", "H"},
-    {"lm_head", "output", "V,H", Optional},
-    {"layers.{L}.input_layernorm", "blk.{L}.attn_norm", "H"},
+constexpr TensorRow kPhi3Own[] = {
     {"layers.{L}.self_attn.qkv_proj", "blk.{L}.attn_qkv", "W,H", Always, kSame, Bias::Optional},
     {"layers.{L}.self_attn.o_proj", "blk.{L}.attn_output", "H,H"},
     {"layers.{L}.post_attention_layernorm", "blk.{L}.ffn_norm", "H"},
     {"layers.{L}.mlp.gate_up_proj", "blk.{L}.ffn_up", "U,H"},
     {"layers.{L}.mlp.down_proj", "blk.{L}.ffn_down", "H,F"},
 };
-constexpr KeyRow kPhi3Keys[] = {
+constexpr TensorTable kPhi3Tensors[] = {kEnds, kPhi3Own};
+constexpr KeyRow kPhi3OwnKeys[] = {
     {"context_length", U32, "n_positions | max_position_embeddings", true},
     {"rope.scaling.original_context_length", U32,
      "rope.original_max_position_embeddings | original_max_position_embeddings | "
@@ -42,6 +39,7 @@ constexpr KeyRow kPhi3Keys[] = {
     {"attention.sliding_window", U32, "sliding_window | 0", true},
     {"rope.scaling.attn_factor", RopeScaling},
 };
+constexpr KeyTable kPhi3Keys[] = {kPhi3OwnKeys};
 constexpr DefaultRow kPhi3Defaults[] = {{"max_position_embeddings", 4096},
                                         {"original_max_position_embeddings", 4096},
                                         {"rms_norm_eps", 1e-5},
@@ -51,7 +49,7 @@ constexpr AssumedRow kPhi3Assumed[] = {kNoWindow};
 
 // ---- GPT-2: Conv1D keeps its matrices the other way round.
 
-constexpr TensorRow kGpt2Tensors[] = {
+constexpr TensorRow kGpt2Own[] = {
     {"wte", "token_embd", "V,H"},
     {"wpe", "position_embd", "P,H"},
     {"ln_f", "output_norm", "H", Always, kSame, Bias::Required},
@@ -63,9 +61,10 @@ constexpr TensorRow kGpt2Tensors[] = {
     {"h.{L}.mlp.c_fc", "blk.{L}.ffn_up", "H,Z", Always, Move::Transpose, Bias::Required},
     {"h.{L}.mlp.c_proj", "blk.{L}.ffn_down", "Z,H", Always, Move::Transpose, Bias::Required},
 };
+constexpr TensorTable kGpt2Tensors[] = {kGpt2Own};
 constexpr DropRow kGpt2Drops[] = {{"h.*.attn.bias", "a causal mask, not a weight"},
                                   {"h.*.attn.masked_bias", "a causal mask, not a weight"}};
-constexpr KeyRow kGpt2Keys[] = {
+constexpr KeyRow kGpt2OwnKeys[] = {
     {"block_count", U32, kLayers, true},
     {"context_length", U32, "n_ctx | n_positions", true},
     {"embedding_length", U32, "n_embd", true},
@@ -74,6 +73,7 @@ constexpr KeyRow kGpt2Keys[] = {
     {"attention.layer_norm_epsilon", F32, "layer_norm_epsilon", true},
     {"general.file_type", FileType},
 };
+constexpr KeyTable kGpt2Keys[] = {kGpt2OwnKeys};
 constexpr DefaultRow kGpt2Defaults[] = {{"n_positions", 1024}, {"layer_norm_epsilon", 1e-5},
                                         {"n_embd", 768},       {"n_head", 12},
                                         {"n_layer", 12},       {"vocab_size", 50257}};
@@ -82,7 +82,7 @@ constexpr AssumedRow kGpt2Assumed[] = {{"scale_attn_weights", 1},
 
 // ---- StarCoder2: layer norms, biases everywhere, no gate.
 
-constexpr TensorRow kStarcoder2Tensors[] = {
+constexpr TensorRow kStarcoder2Own[] = {
     {"embed_tokens", "token_embd", "V,H"},
     {"norm", "output_norm", "H", Always, kSame, Bias::Required},
     {"lm_head", "output", "V,H", Optional},
@@ -95,6 +95,8 @@ constexpr TensorRow kStarcoder2Tensors[] = {
     {"layers.{L}.mlp.c_fc", "blk.{L}.ffn_up", "F,H", Always, kSame, Bias::Required},
     {"layers.{L}.mlp.c_proj", "blk.{L}.ffn_down", "H,F", Always, kSame, Bias::Required},
 };
+constexpr TensorTable kStarcoder2Tensors[] = {kStarcoder2Own};
+constexpr KeyTable kStarcoder2Keys[] = {kCommonKeys};
 constexpr DefaultRow kStarcoder2Defaults[] = {{"max_position_embeddings", 4096},
                                               {"num_key_value_heads", 2},
                                               {"norm_epsilon", 1e-5},
@@ -136,7 +138,7 @@ constinit const Architecture kStarcoder2{.name = "starcoder2",
                                          .tokenizer = TokenizerPath::Bpe,
                                          .prefixes = kModelPrefix,
                                          .tensors = kStarcoder2Tensors,
-                                         .keys = kCommonKeys,
+                                         .keys = kStarcoder2Keys,
                                          .defaults = kStarcoder2Defaults,
                                          .assumed = kStarcoder2Assumed};
 

@@ -6,17 +6,8 @@ namespace {
 
 using enum KeyType;
 
-constexpr TensorRow kQwen3Layer[] = {
-    {"layers.{L}.self_attn.q_norm", "blk.{L}.attn_q_norm", "D"},
-    {"layers.{L}.self_attn.k_norm", "blk.{L}.attn_k_norm", "D"},
-    {"layers.{L}.post_attention_layernorm", "blk.{L}.ffn_norm", "H"},
-    {"layers.{L}.mlp.gate_proj", "blk.{L}.ffn_gate", "F,H"},
-    {"layers.{L}.mlp.up_proj", "blk.{L}.ffn_up", "F,H"},
-    {"layers.{L}.mlp.down_proj", "blk.{L}.ffn_down", "H,F"},
-};
 // Experts one by one, or, of transformers 5, all in one tensor.
-constexpr TensorRow kQwen2MoeLayer[] = {
-    {"layers.{L}.post_attention_layernorm", "blk.{L}.ffn_norm", "H"},
+constexpr TensorRow kExperts[] = {
     {"layers.{L}.mlp.gate", "blk.{L}.ffn_gate_inp", "E,H"},
     {"layers.{L}.mlp.experts.{X}.down_proj", "blk.{L}.ffn_down_exps", "H,M", kAlways, Move::Stack},
     {"layers.{L}.mlp.experts.{X}.gate_proj", "blk.{L}.ffn_gate_exps", "M,H", kAlways, Move::Stack},
@@ -24,29 +15,28 @@ constexpr TensorRow kQwen2MoeLayer[] = {
     {"layers.{L}.mlp.experts.down_proj", "blk.{L}.ffn_down_exps", "E,H,M"},
     {"layers.{L}.mlp.experts.gate_up_proj", "blk.{L}.ffn_gate_exps,blk.{L}.ffn_up_exps", "E,G,H",
      kAlways, Move::Halves},
+};
+constexpr TensorRow kSharedExpert[] = {
     {"layers.{L}.mlp.shared_expert.gate_proj", "blk.{L}.ffn_gate_shexp", "S,H"},
     {"layers.{L}.mlp.shared_expert.up_proj", "blk.{L}.ffn_up_shexp", "S,H"},
     {"layers.{L}.mlp.shared_expert.down_proj", "blk.{L}.ffn_down_shexp", "H,S"},
     {"layers.{L}.mlp.shared_expert_gate", "blk.{L}.ffn_gate_inp_shexp", "1,H"},
 };
-constexpr TensorRow kQwen3MoeLayer[] = {
-    {"layers.{L}.self_attn.q_norm", "blk.{L}.attn_q_norm", "D"},
-    {"layers.{L}.self_attn.k_norm", "blk.{L}.attn_k_norm", "D"},
-    {"layers.{L}.post_attention_layernorm", "blk.{L}.ffn_norm", "H"},
-    {"layers.{L}.mlp.gate", "blk.{L}.ffn_gate_inp", "E,H"},
-    {"layers.{L}.mlp.experts.{X}.down_proj", "blk.{L}.ffn_down_exps", "H,M", kAlways, Move::Stack},
-    {"layers.{L}.mlp.experts.{X}.gate_proj", "blk.{L}.ffn_gate_exps", "M,H", kAlways, Move::Stack},
-    {"layers.{L}.mlp.experts.{X}.up_proj", "blk.{L}.ffn_up_exps", "M,H", kAlways, Move::Stack},
-    {"layers.{L}.mlp.experts.down_proj", "blk.{L}.ffn_down_exps", "E,H,M"},
-    {"layers.{L}.mlp.experts.gate_up_proj", "blk.{L}.ffn_gate_exps,blk.{L}.ffn_up_exps", "E,G,H",
-     kAlways, Move::Halves},
-};
+constexpr TensorTable kQwen2Tensors[] = {kEnds, kHalves, kAttentionOutput, kNormBefore, kGated},
+                      kQwen2MoeTensors[] = {kEnds,       kHalves,  kAttentionOutput,
+                                            kNormBefore, kExperts, kSharedExpert},
+                      kQwen3Tensors[] = {kEnds,      kHalves,     kAttentionOutput,
+                                         kHeadNorms, kNormBefore, kGated},
+                      kQwen3MoeTensors[] = {kEnds,      kHalves,     kAttentionOutput,
+                                            kHeadNorms, kNormBefore, kExperts};
 
-constexpr KeyRow kDenseKeys[] = {{"pooling_type", Pooling}};
-constexpr KeyRow kMoeKeys[] = {
+constexpr KeyRow kDenseOwn[] = {{"pooling_type", Pooling}};
+constexpr KeyRow kMoeOwn[] = {
     {"expert_feed_forward_length", U32, "moe_intermediate_size"},
     {"expert_shared_feed_forward_length", U32, "shared_expert_intermediate_size"},
 };
+
+constexpr KeyTable kDenseKeys[] = {kCommonKeys, kDenseOwn}, kMoeKeys[] = {kCommonKeys, kMoeOwn};
 
 constexpr DefaultRow kQwen2Defaults[] = {{"max_position_embeddings", 32768},
                                          {"rms_norm_eps", 1e-6},
@@ -92,10 +82,8 @@ constinit const Architecture kQwen2{.name = "qwen2",
                                     .model_type = "qwen2",
                                     .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                     .prefixes = kModelPrefix,
-                                    .tensors = kHalves,
-                                    .more_tensors = kGatedLayer,
-                                    .keys = kCommonKeys,
-                                    .more_keys = kDenseKeys,
+                                    .tensors = kQwen2Tensors,
+                                    .keys = kDenseKeys,
                                     .defaults = kQwen2Defaults,
                                     .assumed = kDenseAssumed,
                                     .back = true};
@@ -104,10 +92,8 @@ constinit const Architecture kQwen2Moe{.name = "qwen2moe",
                                        .model_type = "qwen2_moe",
                                        .tokenizer = TokenizerPath::Bpe,
                                        .prefixes = kModelPrefix,
-                                       .tensors = kHalves,
-                                       .more_tensors = kQwen2MoeLayer,
-                                       .keys = kCommonKeys,
-                                       .more_keys = kMoeKeys,
+                                       .tensors = kQwen2MoeTensors,
+                                       .keys = kMoeKeys,
                                        .defaults = kQwen2MoeDefaults,
                                        .assumed = kQwen2MoeAssumed};
 constinit const Architecture kQwen3{.name = "qwen3",
@@ -115,10 +101,8 @@ constinit const Architecture kQwen3{.name = "qwen3",
                                     .model_type = "qwen3",
                                     .tokenizer = TokenizerPath::SentencePieceElseBpe,
                                     .prefixes = kModelPrefix,
-                                    .tensors = kHalves,
-                                    .more_tensors = kQwen3Layer,
-                                    .keys = kCommonKeys,
-                                    .more_keys = kDenseKeys,
+                                    .tensors = kQwen3Tensors,
+                                    .keys = kDenseKeys,
                                     .defaults = kQwen3Defaults,
                                     .assumed = kDenseAssumed,
                                     .back = true};
@@ -127,10 +111,8 @@ constinit const Architecture kQwen3Moe{.name = "qwen3moe",
                                        .model_type = "qwen3_moe",
                                        .tokenizer = TokenizerPath::Bpe,
                                        .prefixes = kModelPrefix,
-                                       .tensors = kHalves,
-                                       .more_tensors = kQwen3MoeLayer,
-                                       .keys = kCommonKeys,
-                                       .more_keys = kMoeKeys,
+                                       .tensors = kQwen3MoeTensors,
+                                       .keys = kMoeKeys,
                                        .defaults = kQwen3MoeDefaults,
                                        .assumed = kQwen3MoeAssumed};
 
