@@ -30,16 +30,17 @@ std::optional<FloatGrid> grid_of(DType type) noexcept {
   }
 }
 
-class Added final : public Tensor {
+// As f32, each number plus the same one if there is one to add.
+class Widened final : public Tensor {
  public:
-  Added(TensorPtr of, float addend)
+  explicit Widened(TensorPtr of, std::optional<float> addend = std::nullopt)
       : Tensor(DType::F32, of->shape()), of_(std::move(of)), addend_(addend) {}
 
   void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
     Scratch::Frame frame(scratch);
     const auto values = frame.take<float>(box.elements());
     read_f32(*of_, box, values, scratch);
-    for (float& v : values) v += addend_;
+    add(values);
     std::ranges::copy(std::as_bytes(values), out.begin());
   }
   bool cells(const Box& box, std::span<float> low, std::span<float> high,
@@ -49,38 +50,20 @@ class Added final : public Tensor {
     Scratch::Frame frame(scratch);
     const auto slack = frame.take<float>(box.elements());
     read_cells(*of_, box, {low, high, slack}, scratch);
-    for (float& v : low) v += addend_;
-    for (float& v : high) v += addend_;
+    add(low);
+    add(high);
     return true;
   }
 
  private:
-  TensorPtr of_;
-  float addend_;
-};
-
-class Widened final : public Tensor {
- public:
-  explicit Widened(TensorPtr of) : Tensor(DType::F32, of->shape()), of_(std::move(of)) {}
-
-  void read(const Box& box, MutableBytes out, Scratch& scratch) const override {
-    Scratch::Frame frame(scratch);
-    const auto values = frame.take<float>(box.elements());
-    read_f32(*of_, box, values, scratch);
-    std::ranges::copy(std::as_bytes(values), out.begin());
-  }
-  bool cells(const Box& box, std::span<float> low, std::span<float> high,
-             Scratch& scratch) const override {
-    if (steps_of(*of_) != StepsOf::Levels) return false;
-    if (box.elements() == 0) return true;
-    Scratch::Frame frame(scratch);
-    const auto slack = frame.take<float>(box.elements());
-    read_cells(*of_, box, {low, high, slack}, scratch);
-    return true;
+  // Not of 0 where there is none: -0 + 0 is 0.
+  void add(std::span<float> values) const {
+    if (addend_)
+      for (float& v : values) v += *addend_;
   }
 
- private:
   TensorPtr of_;
+  std::optional<float> addend_;
 };
 
 }  // namespace
@@ -138,7 +121,7 @@ TensorPtr widened(TensorPtr of) {
 
 TensorPtr added(TensorPtr of, float addend) {
   static_cast<void>(codec(of->dtype()));  // throws Unsupported
-  return std::make_shared<Added>(std::move(of), addend);
+  return std::make_shared<Widened>(std::move(of), addend);
 }
 
 }  // namespace wtool

@@ -16,7 +16,7 @@ import unittest
 
 from compressed_files import (CHUNK, ZSTD, Compressed, blocks, contents, decoded, gaussian, hard_gguf, hard_npy,
                               hard_safetensors, large_safetensors, npy, special, xxh64, zstd)
-from weight_files import TYPES, U32, Command, floats, gguf, write_safetensors
+from weight_files import TYPES, U32, Command, floats, gguf, read_safetensors, write_safetensors
 
 FORMS = ("--plain", "--planes")
 needs_zstd = unittest.skipUnless(ZSTD, "no zstd program")
@@ -32,15 +32,6 @@ def read(path):
 
 def write(path, raw):
     pathlib.Path(path).write_bytes(raw)
-
-
-def read_safetensors(raw):
-    """name -> (type, shape, bytes)"""
-    (n,) = struct.unpack_from("<Q", raw)
-    header = json.loads(raw[8 : 8 + n])
-    header.pop("__metadata__", None)
-    return {name: (t["dtype"], t["shape"], raw[8 + n + t["data_offsets"][0] : 8 + n + t["data_offsets"][1]])
-            for name, t in header.items()}
 
 
 MODEL = {"layers.0.up.weight": ("BF16", [64, 96], gaussian("BF16", 64 * 96, seed=5)),
@@ -505,7 +496,7 @@ class Differences(Compress):
         self.packed("tuned.safetensors", "--base", "base.safetensors")
         for name in self.model:
             self.wtool("decompress", "packed.zst", "--base", "base.safetensors", "--tensor", name, "-o", "t.safetensors", "-f")
-            self.assertEqual(read_safetensors(read("t.safetensors")), {name: self.model[name]})
+            self.assertEqual(read_safetensors("t.safetensors"), {name: self.model[name]})
 
 
 class CommandLine(Compress):
@@ -662,7 +653,7 @@ class CommandLine(Compress):
         self.wtool("compress", "m.safetensors")
         for name, (kind, shape, raw) in MODEL.items():
             self.wtool("decompress", "m.safetensors.zst", "--tensor", name, "-o", "t.safetensors", "-f")
-            self.assertEqual(read_safetensors(read("t.safetensors")), {name: (kind, shape, raw)})
+            self.assertEqual(read_safetensors("t.safetensors"), {name: (kind, shape, raw)})
             if kind == "BF16":
                 self.refused("decompress", "m.safetensors.zst", "--tensor", name, "-o", "t.npy", saying=["bf16", "--dtype f32"])
                 self.wtool("decompress", "m.safetensors.zst", "--tensor", name, "-o", "t.npy", "--dtype", "f32", "-f")
@@ -864,7 +855,7 @@ class Damage(Compress):
         self.assertNotIn("x.npy", os.listdir("."))
         self.wtool("show", "bad.zst", "a.weight")
         self.wtool("decompress", "bad.zst", "--tensor", "a.weight", "-o", "a.safetensors")
-        self.assertEqual(read_safetensors(read("a.safetensors")), {"a.weight": self.TENSORS["a.weight"]})
+        self.assertEqual(read_safetensors("a.safetensors"), {"a.weight": self.TENSORS["a.weight"]})
 
     def test_a_tensor_must_have_its_own_digest(self):
         file = self.packed("m.safetensors", "--planes")
@@ -886,7 +877,7 @@ class Damage(Compress):
                 write("bad.zst", raw)
                 gone = {lost} | ({"d.weight"} if lost == "a.weight" and form == "--planes" else set())  # it was stored once
                 done = self.wtool("decompress", "bad.zst", "--salvage", "s.safetensors", "--json", "-f", code=1)
-                self.assertEqual(read_safetensors(read("s.safetensors")),
+                self.assertEqual(read_safetensors("s.safetensors"),
                                  {n: t for n, t in self.TENSORS.items() if n not in gone})
                 self.assertEqual(self.wtool("inspect", "--get", "format", "s.safetensors").stdout, "pt")
                 said = json.loads(done.stdout)
@@ -922,7 +913,7 @@ class Damage(Compress):
                 self.assertEqual("stored as tensor 'a.weight'" in f["message"], f["tensor"] == "d.weight")
             self.assertEqual(found[-1]["tensor"], "nan.weight")
             said = self.wtool("check", "bad.zst", "--salvage", "rescued.safetensors", "-f", code=1).stdout
-            self.assertEqual(read_safetensors(read("rescued.safetensors")), {n: t for n, t in tensors.items() if n not in gone})
+            self.assertEqual(read_safetensors("rescued.safetensors"), {n: t for n, t in tensors.items() if n not in gone})
             for name in gone:
                 self.assertIn(f"left out: tensor '{name}': is damaged", said)
             self.wtool("check", "bad.zst", "--fail-on", "compressed", code=1)
@@ -938,7 +929,7 @@ class Damage(Compress):
     def test_salvage_of_a_sound_file_and_of_one_without_hope(self):
         file = self.packed("m.safetensors", "--planes")
         self.wtool("decompress", "packed.zst", "--salvage", "s.safetensors")
-        self.assertEqual(read_safetensors(read("s.safetensors")), self.TENSORS)
+        self.assertEqual(read_safetensors("s.safetensors"), self.TENSORS)
         self.refused("decompress", "packed.zst", "--salvage", "s.safetensors", saying=["already exists"])
         raw = bytearray(file.raw)
         for number in range(2, len(file.frames) - 1):

@@ -8,7 +8,7 @@ import struct
 import sys
 import unittest
 
-from weight_files import Command, write_safetensors
+from weight_files import Command, read_safetensors, write_safetensors
 
 GOLDEN = os.path.join(sys.argv[2], "testdata", "schemes")
 CODES = {"I32": "i", "F16": "e", "F32": "f", "U8": "B", "I8": "b", "I64": "q"}
@@ -26,15 +26,6 @@ def npy(case, name):
 
 def values(dtype, data):
     return struct.unpack("<%d%s" % (len(data) // struct.calcsize(CODES[dtype]), CODES[dtype]), data)
-
-
-def read_safetensors(path):
-    with open(path, "rb") as f:
-        size = struct.unpack("<Q", f.read(8))[0]
-        header = json.loads(f.read(size))
-        body = f.read()
-    return {n: (t["dtype"], t["shape"], body[slice(*t["data_offsets"])])
-            for n, t in header.items() if n != "__metadata__"}
 
 
 def f32(x):

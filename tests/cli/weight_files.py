@@ -134,9 +134,9 @@ def write_safetensors(path, tensors, metadata=None):
     pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def read_safetensors(path):
-    """name -> (dtype, shape, bytes)"""
-    raw = pathlib.Path(path).read_bytes()
+def read_safetensors(source):
+    """Of a path or of bytes: name -> (dtype, shape, bytes)"""
+    raw = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
     (n,) = struct.unpack_from("<Q", raw)
     header = json.loads(raw[8 : 8 + n])
     header.pop("__metadata__", None)

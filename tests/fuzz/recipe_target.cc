@@ -8,13 +8,6 @@
 namespace wtool::fuzz {
 namespace {
 
-Model model_of(const Sample& sample) {
-  Model model;
-  model.path = "model";
-  model.tensors = sample.tensors;
-  return model;
-}
-
 void try_recipe(std::string_view text, const Model& model, bool gguf, bool allow_unmatched) {
   TypeOptions options;
   options.recipe = "recipe";
@@ -34,7 +27,7 @@ void try_recipe(std::string_view text, const Model& model, bool gguf, bool allow
 
 void run(Bytes input) {
   static const Sample sample;
-  static const Model model = model_of(sample);
+  static const Model model = sample.model();
   for (const bool gguf : {false, true})
     for (const bool allow_unmatched : {false, true})
       try_recipe(as_text(input), model, gguf, allow_unmatched);

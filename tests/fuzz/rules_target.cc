@@ -8,16 +8,9 @@
 namespace wtool::fuzz {
 namespace {
 
-Model model_of(const Sample& sample) {
-  Model model;
-  model.path = "model";
-  model.tensors = sample.tensors;
-  return model;
-}
-
 void run(Bytes input) {
   static const Sample sample;
-  static const Model model = model_of(sample);
+  static const Model model = sample.model();
   try {
     const std::vector<MapRule> rules = parse_map(as_text(input), "rules");
     for (const MapRule& r : rules)

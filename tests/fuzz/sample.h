@@ -22,6 +22,12 @@ struct Sample {
     add("", {}, DType::I8);
     add("caf\xc3\xa9 \xff", {0, 7}, DType::F16);
   }
+  Model model() const {
+    Model out;
+    out.path = "model";
+    out.tensors = tensors;
+    return out;
+  }
   void add(std::string name, Shape shape, DType dtype) {
     names.push_back(std::move(name));
     shapes.push_back(std::move(shape));

@@ -12,6 +12,7 @@
 #include "formats/registry.h"
 #include "lib/base/error.h"
 #include "lib/model/transform.h"
+#include "tests/unit/refusal.h"
 #include "tests/unit/scheme_models.h"
 #include "tests/unit/step_run.h"
 
@@ -50,15 +51,6 @@ void check(const TensorPtr& t, const Shape& shape, const std::vector<std::int32_
         part.push_back(expected[(box.row + r) * whole.cols + box.col + c]);
     CHECK(integers(*t, box) == part);
   }
-}
-template <class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing";
 }
 
 // ---- transforms

@@ -9,6 +9,7 @@
 #include "formats/hf/names.h"
 #include "lib/base/error.h"
 #include "tests/catch.h"
+#include "tests/unit/refusal.h"
 
 namespace wtool {
 namespace {
@@ -31,15 +32,6 @@ std::string llama(const std::string& members) {
 }
 HfConfig config(const std::string& members) {
   return HfConfig::of(folder(llama(members)), "");
-}
-template <class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing";
 }
 
 // Keys of a whole model, which each test changes in its own way.
