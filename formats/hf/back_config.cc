@@ -56,83 +56,38 @@ constexpr Row kEmbedding{"embedding_length", "hidden_size", As::Count},
     kContext{"context_length", "max_position_embeddings", As::Count},
     kRms{"attention.layer_norm_rms_epsilon", "rms_norm_eps", As::Real},
     kTheta{"rope.freq_base", "rope_theta", As::Real, "10000.0"},
+    kExperts{"expert_count", "num_experts", As::Count},
     kExpertsUsed{"expert_used_count", "num_experts_per_tok", As::Count},
-    kWindow{"attention.sliding_window", "sliding_window", As::Count};
+    kExpertSize{"expert_feed_forward_length", "moe_intermediate_size", As::Count},
+    kWindow{"attention.sliding_window", "sliding_window", As::Count},
+    kMaybeWindow{"attention.sliding_window", "sliding_window", As::Count, "null"};
 
-constexpr std::array kPlainRows{kEmbedding, kFeedForward, kBlocks, kHeads, kContext, kRms, kTheta};
-constexpr std::array kMistralRows{
-    kEmbedding, kFeedForward,
-    kBlocks,    kHeads,
-    kContext,   kRms,
-    kTheta,     Row{"attention.sliding_window", "sliding_window", As::Count, "null"}};
-constexpr std::array kMixtralRows{
-    kEmbedding,   kFeedForward,
-    kBlocks,      kHeads,
-    kContext,     kRms,
-    kTheta,       Row{"attention.sliding_window", "sliding_window", As::Count, "null"},
-    kExpertsUsed, Row{"expert_count", "num_local_experts", As::Count}};
-constexpr std::array kQwen3MoeRows{
-    kEmbedding,
-    Row{"feed_forward_length", "intermediate_size", As::Count},
-    kBlocks,
-    kHeads,
-    kContext,
-    kRms,
-    kTheta,
-    kExpertsUsed,
-    Row{"expert_count", "num_experts", As::Count},
-    Row{"expert_feed_forward_length", "moe_intermediate_size", As::Count}};
-constexpr std::array kQwen2MoeRows{
-    kEmbedding,
-    kFeedForward,
-    kBlocks,
-    kHeads,
-    kContext,
-    kRms,
-    kTheta,
-    kExpertsUsed,
-    Row{"expert_count", "num_experts", As::Count},
-    Row{"expert_feed_forward_length", "moe_intermediate_size", As::Count},
-    Row{"expert_shared_feed_forward_length", "shared_expert_intermediate_size", As::Count}};
-constexpr std::array kGemma2Rows{
-    kEmbedding,
-    kFeedForward,
-    kBlocks,
-    kHeads,
-    kContext,
-    kRms,
-    kTheta,
-    kWindow,
-    Row{"attn_logit_softcapping", "attn_logit_softcapping", As::Real, "50.0"},
-    Row{"final_logit_softcapping", "final_logit_softcapping", As::Real, "30.0"}};
-constexpr std::array kGemma3Rows{
-    kEmbedding,
-    kFeedForward,
-    kBlocks,
-    kHeads,
-    kContext,
-    kRms,
-    Row{"rope.freq_base", "rope_theta", As::Real, "1000000.0"},
-    Row{"rope.freq_base_swa", "rope_local_base_freq", As::Real, "10000.0"},
-    kWindow,
-    Row{"attention.sliding_window_pattern", "sliding_window_pattern", As::Count, "6"},
-    Row{"final_logit_softcapping", "final_logit_softcapping", As::Real, "null"}};
-constexpr std::array kPhi3Rows{
-    kEmbedding, kFeedForward,
-    kBlocks,    kHeads,
-    kContext,   kRms,
-    kTheta,     Row{"attention.sliding_window", "sliding_window", As::Count, "null"}};
-constexpr std::array kGraniteRows{kEmbedding,
-                                  kFeedForward,
-                                  kBlocks,
-                                  kHeads,
-                                  kContext,
-                                  kRms,
-                                  kTheta,
-                                  Row{"attention.scale", "attention_multiplier", As::Real},
-                                  Row{"embedding_scale", "embedding_multiplier", As::Real},
-                                  Row{"residual_scale", "residual_multiplier", As::Real},
-                                  Row{"logit_scale", "logits_scaling", As::Real}};
+// What all models have, in this order, and what is a model's own.
+template <typename... Rows>
+consteval auto common_and(Rows... own) {
+  return std::array{kEmbedding, kFeedForward, kBlocks, kHeads, kContext, kRms, own...};
+}
+constexpr auto kPlainRows = common_and(kTheta);
+constexpr auto kWindowRows = common_and(kTheta, kMaybeWindow);
+constexpr auto kMixtralRows = common_and(kTheta, kMaybeWindow, kExpertsUsed,
+                                         Row{"expert_count", "num_local_experts", As::Count});
+constexpr auto kQwen3MoeRows = common_and(kTheta, kExpertsUsed, kExperts, kExpertSize);
+constexpr auto kQwen2MoeRows = common_and(
+    kTheta, kExpertsUsed, kExperts, kExpertSize,
+    Row{"expert_shared_feed_forward_length", "shared_expert_intermediate_size", As::Count});
+constexpr auto kGemma2Rows = common_and(
+    kTheta, kWindow, Row{"attn_logit_softcapping", "attn_logit_softcapping", As::Real, "50.0"},
+    Row{"final_logit_softcapping", "final_logit_softcapping", As::Real, "30.0"});
+constexpr auto kGemma3Rows =
+    common_and(Row{"rope.freq_base", "rope_theta", As::Real, "1000000.0"},
+               Row{"rope.freq_base_swa", "rope_local_base_freq", As::Real, "10000.0"}, kWindow,
+               Row{"attention.sliding_window_pattern", "sliding_window_pattern", As::Count, "6"},
+               Row{"final_logit_softcapping", "final_logit_softcapping", As::Real, "null"});
+constexpr auto kGraniteRows =
+    common_and(kTheta, Row{"attention.scale", "attention_multiplier", As::Real},
+               Row{"embedding_scale", "embedding_multiplier", As::Real},
+               Row{"residual_scale", "residual_multiplier", As::Real},
+               Row{"logit_scale", "logits_scaling", As::Real});
 
 constexpr Constant kSilu{"hidden_act", "\"silu\""}, kNoWindow{"use_sliding_window", "false"},
     kTanh{"hidden_activation", "\"gelu_pytorch_tanh\""}, kEveryLayer{"decoder_sparse_step", "1"},
@@ -148,7 +103,7 @@ constexpr std::array kGemma3Constants{kTanh, Constant{"attn_logit_softcapping", 
 
 constexpr std::array kModelTypes{
     ModelType{"llama", kPlainRows, kSiluOnly, HeadDim::IfTold, Biases::Option},
-    ModelType{"mistral", kMistralRows, kSiluOnly},
+    ModelType{"mistral", kWindowRows, kSiluOnly},
     ModelType{"mixtral", kMixtralRows, kSiluOnly},
     ModelType{"smollm3", kPlainRows, kSiluOnly, HeadDim::IfTold, Biases::Option},
     ModelType{"granite", kGraniteRows, kSiluOnly, HeadDim::Never, Biases::Option},
@@ -160,7 +115,7 @@ constexpr std::array kModelTypes{
     ModelType{"gemma2", kGemma2Rows, kGemmaConstants, HeadDim::Always, Biases::Option, false, 46},
     ModelType{"gemma3_text", kGemma3Rows, kGemma3Constants, HeadDim::Always, Biases::Option, false,
               62},
-    ModelType{"phi3", kPhi3Rows, kSiluOnly, HeadDim::Never, Biases::Fixed, true}};
+    ModelType{"phi3", kWindowRows, kSiluOnly, HeadDim::Never, Biases::Fixed, true}};
 
 const ModelType& model_type_of(std::string_view name) {
   const auto it = std::ranges::find(kModelTypes, name, &ModelType::name);
