@@ -415,7 +415,7 @@ bool Reader::alignment() {
   return true;
 }
 
-// What one part of a set can show; siblings() and whole_meta() see to the rest.
+// What one part of a set can show; place() and whole_meta() see to the rest.
 void Reader::split() {
   const auto no = catalog_.meta.count(kGgufSplitNo), count = catalog_.meta.count(kGgufSplitCount);
   if (no && count && *no >= *count)
@@ -651,7 +651,7 @@ const Format kGguf{
     .rules = kRules,
     .detect = detect,
     .read = read,
-    .siblings = gguf_siblings,
+    .place = gguf_place,
     .review = review_gguf,
     .review_rules = gguf_review_rules(),
     .refuses = gguf_refuses,

@@ -26,7 +26,7 @@ std::optional<PartName> parse_part_name(std::string_view path) {
 
 }  // namespace
 
-std::vector<std::string> gguf_siblings(const Metadata& meta, std::string_view path) {
+std::optional<SetPlace> gguf_place(const Metadata& meta, std::string_view path) {
   const auto no = meta.count(kGgufSplitNo), count = meta.count(kGgufSplitCount);
   const auto name = parse_part_name(path);
   const auto fault = [&](std::string text) {
@@ -38,10 +38,10 @@ std::vector<std::string> gguf_siblings(const Metadata& meta, std::string_view pa
     if (name && name->count > 1)
       throw fault(fmt::format("its name says part {} of {}, but it has no keys {} and {}",
                               name->number, name->count, kGgufSplitNo, kGgufSplitCount));
-    return {};
+    return std::nullopt;
   }
   if (!name) {
-    if (*count <= 1) return {std::string(path)};
+    if (*count <= 1) return SetPlace{{}, 0, 1};
     throw fault(
         fmt::format("is part {} of {} by its keys, but its name does not end in "
                     "'-{:05}-of-{:05}.gguf'",
@@ -53,10 +53,8 @@ std::vector<std::string> gguf_siblings(const Metadata& meta, std::string_view pa
   if (name->number != *no + 1 || name->count != *count)
     throw fault(fmt::format("its name says part {} of {}, its keys say part {} of {}", name->number,
                             name->count, *no + 1, *count));
-  std::vector<std::string> out;
-  for (std::size_t i = 0; i < *count; ++i)
-    out.push_back(gguf_shard_name(name->prefix, i, static_cast<std::size_t>(*count)));
-  return out;
+  return SetPlace{std::string(name->prefix), static_cast<std::size_t>(*no),
+                  static_cast<std::size_t>(*count)};
 }
 
 // A model has no part keys of its own.

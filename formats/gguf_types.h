@@ -77,8 +77,8 @@ std::string gguf_shard_name(std::string_view stem, std::size_t i, std::size_t co
 Metadata gguf_shard_meta(const Metadata& meta, std::size_t i, std::size_t count,
                          std::size_t all_tensors);
 
-// Format::siblings and ::whole_meta (gguf_set.cc).
-std::vector<std::string> gguf_siblings(const Metadata& meta, std::string_view path);
+// Format::place and ::whole_meta (gguf_set.cc).
+std::optional<SetPlace> gguf_place(const Metadata& meta, std::string_view path);
 Metadata gguf_whole_meta(const Metadata& first, std::size_t all_tensors, std::string& fault);
 
 // What a checker tells of a sound file (gguf_review.cc).

@@ -548,7 +548,7 @@ const Format kSafetensors{
     .rules = kRules,
     .detect = detect,
     .read = read,
-    .siblings = nullptr,
+    .place = nullptr,
     .detect_index = detect_safetensors_index,
     .read_index = read_safetensors_index,
     .index_rules = safetensors_index_rules(),

@@ -29,6 +29,14 @@ struct ShardIndex {
   std::optional<std::uint64_t> total_bytes;  // what it claims: the sum of tensor bytes
 };
 
+// Which file of a set one is: the first of `count` is 0; its path is shard_name(stem, number, count),
+// but for a set of one file, which may have any name.
+struct SetPlace {
+  std::string stem;
+  std::size_t number = 0, count = 0;
+  bool operator==(const SetPlace&) const = default;
+};
+
 // A container: facts and pure functions. It never opens, writes or renames anything.
 struct Format {
   std::string_view name, summary;
@@ -42,10 +50,9 @@ struct Format {
   // Reads the header into the catalog (whose source 0 is the file, already added). Null:
   // write-only.
   void (*read)(const SourcePtr&, Catalog&, Diagnostics&);
-  // The paths of all files of the set that `path` belongs to, itself included, in order; empty if
-  // the metadata says that it stands alone. Throws BadFile if the name does not fit the set. Null:
-  // sets need an index.
-  std::vector<std::string> (*siblings)(const Metadata&, std::string_view path) = nullptr;
+  // Where in a set the file is, by its metadata; nothing if that says that it stands alone. Throws
+  // BadFile if the path does not fit. Null: sets need an index.
+  std::optional<SetPlace> (*place)(const Metadata&, std::string_view path) = nullptr;
   // True if the content is this format's shard index; then read_index() reads it.
   bool (*detect_index)(const Source&) = nullptr;
   ShardIndex (*read_index)(const SourcePtr&, Diagnostics&) = nullptr;

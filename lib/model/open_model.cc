@@ -316,18 +316,20 @@ std::string_view Opener::why_left_out(const std::string& folder, const FolderEnt
 std::vector<std::string> Opener::open_set(const SourcePtr& source) {
   const Format* format = nullptr;
   std::optional<Catalog> first = read(source, &format);
-  const std::vector<std::string> paths = set_of(*format, *first, source->name());
+  const std::optional<SetPlace> place = place_of(*format, *first, source->name());
+  const std::vector<std::string> paths = files_of(*format, place, source->name());
   if (paths.size() <= 1) {
     const bool is_set = !paths.empty();
     take(std::move(*first));
     if (is_set) close_set(*format, source->name());
     return {source->name()};
   }
-  if (!format->siblings)
+  if (!format->place)
     faults_.note(source->name(), fmt::format("no index lists the {} files of this set; they are "
                                              "taken by their names",
                                              paths.size()));
-  for (const std::string& path : paths) {
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const std::string& path = paths[i];
     if (!exists(path)) {
       complete_ = false;
       faults_.report(kMissingFile, path, kNowhere,
@@ -347,10 +349,8 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
       faults_.report(kOtherFormat, path, kNowhere,
                      fmt::format("is {}, but {} of the same set is {}", found->name,
                                  quoted(file_name_of(source->name())), format->name));
-    else if (set_of(*format, *part, path) != paths)
-      faults_.report(
-          kPart, path, kNowhere,
-          fmt::format("does not say that it is one of the {} files of this set", paths.size()));
+    else if (place && path != source->name())
+      check_place(*format, *part, path, {place->stem, i, place->count});
     take(std::move(*part));
   }
   close_set(*format, paths.front());
@@ -366,24 +366,47 @@ void Opener::close_set(const Format& format, const std::string& first) {
     faults_.report(kPart, first, kNowhere, std::move(fault));
 }
 
+// Nothing: the file stands alone, or does not fit its set, which is reported.
+std::optional<SetPlace> Opener::place_of(const Format& format, const Catalog& file,
+                                         const std::string& path) {
+  if (!format.place) return std::nullopt;
+  try {
+    return format.place(file.meta, without_compressed_suffix(path));
+  } catch (const Error& e) {
+    faults_.report(kPart, path, kNowhere, e.text(), e.hint());
+    set_broken_ = true;
+    return std::nullopt;
+  }
+}
+
 // Empty: the file stands alone.
-std::vector<std::string> Opener::set_of(const Format& format, const Catalog& first,
-                                        const std::string& path) {
+std::vector<std::string> Opener::files_of(const Format& format,
+                                          const std::optional<SetPlace>& place,
+                                          const std::string& path) const {
   const std::string own(without_compressed_suffix(path));
   std::vector<std::string> out;
-  if (format.siblings) try {
-      out = format.siblings(first.meta, own);
-      for (std::string& file : out) file = there(file);
-      return out;
-    } catch (const Error& e) {
-      faults_.report(kPart, path, kNowhere, e.text(), e.hint());
-      set_broken_ = true;
-      return {};
-    }
-  if (!format.read_index) return {};
-  out = numbered_set(file_name_of(own));
-  for (std::string& name : out) name = there(joined(folder_of(path), name));
+  if (place && place->count == 1) {
+    out.push_back(own);
+  } else if (place) {
+    for (std::size_t i = 0; i < place->count; ++i)
+      out.push_back(format.shard_name(place->stem, i, place->count));
+  } else if (!format.place && format.read_index) {
+    for (const std::string& name : numbered_set(file_name_of(own)))
+      out.push_back(joined(folder_of(path), name));
+  }
+  for (std::string& file : out) file = there(file);
   return out;
+}
+
+// A file that bears a name of the set says so itself.
+void Opener::check_place(const Format& format, const Catalog& file, const std::string& path,
+                         const SetPlace& wanted) {
+  const std::uint64_t before = faults_.count();
+  const std::optional<SetPlace> place = place_of(format, file, path);
+  if (place == wanted || faults_.count() > before) return;
+  faults_.report(
+      kPart, path, kNowhere,
+      fmt::format("does not say that it is one of the {} files of this set", wanted.count));
 }
 
 void Opener::take(Catalog&& part) {

@@ -73,8 +73,12 @@ class Opener {
   // A set without an index: by what the files say, or by their numbered names.
   std::vector<std::string> open_set(const SourcePtr& source);
   void close_set(const Format& format, const std::string& first);
-  std::vector<std::string> set_of(const Format& format, const Catalog& first,
-                                  const std::string& path);
+  std::optional<SetPlace> place_of(const Format& format, const Catalog& file,
+                                   const std::string& path);
+  std::vector<std::string> files_of(const Format& format, const std::optional<SetPlace>& place,
+                                    const std::string& path) const;
+  void check_place(const Format& format, const Catalog& file, const std::string& path,
+                   const SetPlace& wanted);
   void take_rest(const Format& format, const std::vector<std::string>& paths,
                  const std::string& taken);
 

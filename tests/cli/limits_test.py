@@ -18,7 +18,7 @@ import sys
 import unittest
 
 from compressed_files import INDEX_MAGIC, Compressed, table
-from weight_files import ARRAY, F32, STRING, U32, Command, dat, floats, gguf, write_safetensors
+from weight_files import ARRAY, F32, STRING, U16, U32, Command, dat, floats, gguf, write_safetensors
 
 SOURCE = pathlib.Path(sys.argv[2])
 TABLE = (SOURCE / "SECURITY.md").read_text()
@@ -142,6 +142,18 @@ class Limits(Command):
         done = self.wtool("inspect", "m-00001-of-10001.gguf")
         self.assertIn("a.weight", done.stdout)
         self.assertRegex(TABLE, r"\n\|[^\n]*10,000")
+
+    def test_parts_of_a_split_gguf(self):
+        # All of them are opened, in a time that grows with their number alone.
+        os.mkdir("s")
+        for i in range(10_000):
+            keys = {"split.no": (U16, i), "split.count": (U16, 10_000)}
+            pathlib.Path(f"s/m-{i + 1:05}-of-10000.gguf").write_bytes(gguf({f"t{i}": ("f32", [1], floats([1.0]))}, keys))
+        done = self.limited("check", "--fast", "--json", "s")
+        self.assertEqual(done.returncode, 0, done.stderr[:1000])
+        self.assertEqual(json.loads(done.stdout)["model"]["tensors"], 10_000)
+        pathlib.Path("m-00001-of-20000.gguf").write_bytes(gguf({}, {"split.no": (U16, 0), "split.count": (U16, 20_000)}))
+        self.told("inspect", "m-00001-of-20000.gguf", code=3, says=r"20000.* 10000", documented=r"split GGUF \| 10,000")
 
     def test_a_config(self):
         self.folder()

@@ -27,7 +27,7 @@ TYPES = {
 IDS = {name: i for i, (name, _, _) in TYPES.items()}
 # What keys hold: numbers by struct's letters, and these.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
-U32, I32, F32, STRING, ARRAY = 4, 5, 6, 8, 9
+U16, U32, I32, F32, STRING, ARRAY = 2, 4, 5, 6, 8, 9
 
 
 def string(s):

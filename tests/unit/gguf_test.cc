@@ -547,7 +547,7 @@ TEST_CASE("gguf: a vocabulary is walked once and data is not read", "[gguf]") {
   CHECK(last == "token255999");
 }
 
-TEST_CASE("gguf: a set's files are named by any of its parts", "[gguf]") {
+TEST_CASE("gguf: each part of a set says where in it it is", "[gguf]") {
   const auto part = [](std::uint16_t no, std::uint16_t count) {
     Metadata m;
     m.set("split.no", no);
@@ -556,15 +556,18 @@ TEST_CASE("gguf: a set's files are named by any of its parts", "[gguf]") {
   };
   const std::vector<std::string> three{"d/m-00001-of-00003.gguf", "d/m-00002-of-00003.gguf",
                                        "d/m-00003-of-00003.gguf"};
-  for (std::uint16_t i = 0; i < 3; ++i) CHECK(kGguf.siblings(part(i, 3), three[i]) == three);
-  CHECK(kGguf.siblings({}, "d/m.gguf").empty());
-  CHECK(kGguf.siblings({}, "m-00001-of-00001.gguf").empty());
-  for (const std::string path : {"m-00001-of-00001.gguf", "m.gguf"})
-    CHECK(kGguf.siblings(part(0, 1), path) == std::vector{path});
+  for (std::uint16_t i = 0; i < 3; ++i) {
+    CHECK(kGguf.place(part(i, 3), three[i]) == SetPlace{"d/m", i, 3});
+    CHECK(kGguf.shard_name("d/m", i, 3) == three[i]);
+  }
+  CHECK_FALSE(kGguf.place({}, "d/m.gguf"));
+  CHECK_FALSE(kGguf.place({}, "m-00001-of-00001.gguf"));
+  CHECK(kGguf.place(part(0, 1), "m-00001-of-00001.gguf") == SetPlace{"m", 0, 1});
+  CHECK(kGguf.place(part(0, 1), "m.gguf") == SetPlace{"", 0, 1});
 
   const auto error = [&](const Metadata& m, std::string_view path) -> std::string {
     try {
-      kGguf.siblings(m, path);
+      kGguf.place(m, path);
     } catch (const Error& e) {
       CHECK(e.fault() == Fault::BadFile);
       return e.what();
@@ -595,10 +598,12 @@ TEST_CASE("gguf: the parts of a set become one catalog without part keys", "[ggu
         (name == "split_ok_three" ? "/m-00001-of-00003.gguf" : "/m-00001-of-00004.gguf");
     Diagnostics faults;
     Catalog whole;
-    const auto paths = kGguf.siblings(read(open_file(first)).meta, first);
-    for (const std::string& path : paths) {
+    const auto place = kGguf.place(read(open_file(first)).meta, first);
+    REQUIRE(place);
+    for (std::size_t i = 0; i < place->count; ++i) {
+      const std::string path = kGguf.shard_name(place->stem, i, place->count);
       Catalog c = read(open_file(path));
-      CHECK(kGguf.siblings(c.meta, path) == paths);
+      CHECK(kGguf.place(c.meta, path) == SetPlace{place->stem, i, place->count});
       whole.absorb(std::move(c), faults);
     }
     std::string fault;

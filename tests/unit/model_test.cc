@@ -73,11 +73,14 @@ const Format kToy{.name = "toy",
                   .refuses = nullptr,
                   .layout = nullptr};
 // A set by what its files say: 'a.1.set' with PART 3 belongs to a.1.set … a.3.set.
-std::vector<std::string> toy_siblings(const Metadata& meta, std::string_view path) {
-  std::vector<std::string> out;
-  for (std::uint64_t i = 1; i <= meta.count("PART").value_or(0); ++i)
-    out.push_back(std::string(path.substr(0, path.size() - 5)) + std::to_string(i) + ".set");
-  return out;
+std::optional<SetPlace> toy_place(const Metadata& meta, std::string_view path) {
+  const std::uint64_t count = meta.count("PART").value_or(0);
+  if (count == 0) return std::nullopt;
+  return SetPlace{std::string(path.substr(0, path.size() - 5)),
+                  static_cast<std::size_t>(path[path.size() - 5] - '1'), count};
+}
+std::string toy_name(std::string_view stem, std::size_t i, std::size_t) {
+  return std::string(stem) + std::to_string(i + 1) + ".set";
 }
 Metadata toy_whole(const Metadata& first, std::size_t tensors, std::string& fault) {
   Metadata out = first;
@@ -86,13 +89,14 @@ Metadata toy_whole(const Metadata& first, std::size_t tensors, std::string& faul
   return out;
 }
 const Format kSet{.name = "set",
-                  .summary = "with siblings",
+                  .summary = "with parts",
                   .suffixes = kSetSuffix,
                   .detect = [](const Source& s) { return starts_with(s, "SET "); },
                   .read = read_toy,
-                  .siblings = toy_siblings,
+                  .place = toy_place,
                   .refuses = nullptr,
                   .layout = nullptr,
+                  .shard_name = toy_name,
                   .whole_meta = toy_whole};
 
 // 'x_hi' and 'x_lo' are one tensor 'x'.
