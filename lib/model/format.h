@@ -29,8 +29,8 @@ struct ShardIndex {
   std::optional<std::uint64_t> total_bytes;  // what it claims: the sum of tensor bytes
 };
 
-// Which file of a set one is: the first of `count` is 0; its path is shard_name(stem, number, count),
-// but for a set of one file, which may have any name.
+// Which file of a set one is, of `count` from 0: its path is shard_name(stem, number, count), but
+// for a set of one file, which may have any name.
 struct SetPlace {
   std::string stem;
   std::size_t number = 0, count = 0;
