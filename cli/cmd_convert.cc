@@ -8,6 +8,7 @@
 #include "formats/hf/gguf_view.h"
 #include "formats/imatrix.h"
 #include "lib/base/error.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/numeric/steps.h"
 
@@ -85,11 +86,8 @@ std::vector<std::optional<DType>> wanted(const Options& o, const Job& job) {
 void refuse_all(const std::vector<std::string>& refused) {
   if (refused.empty()) return;
   constexpr std::size_t kShown = 20;
-  std::string text;
-  for (std::size_t i = 0; i < std::min(kShown, refused.size()); ++i)
-    text += (i ? "; " : "") + refused[i];
-  if (refused.size() > kShown) text += fmt::format("; and {} more", refused.size() - kShown);
-  throw Error(Fault::Usage, text).hint("-T 'NAME=keep' leaves a tensor as it is");
+  throw Error(Fault::Usage, first_few(refused, kShown, "; "))
+      .hint("-T 'NAME=keep' leaves a tensor as it is");
 }
 
 // A model none of whose tensors is quantised any more must not say that it is.

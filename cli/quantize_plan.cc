@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/error.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/numeric/codec.h"
 #include "lib/numeric/importance_names.h"
@@ -48,10 +49,7 @@ std::vector<std::string> folded_together(const std::vector<std::string>& names) 
 // All the names while they are few; else those that differ in numbers only as one.
 std::string listed(std::vector<std::string> names, std::string_view between = ", ") {
   if (names.size() > kShown) names = folded_together(names);
-  const std::size_t n = std::min(names.size(), kShown);
-  std::string text = fmt::format("{}", fmt::join(std::span(names).first(n), between));
-  if (names.size() > n) text += fmt::format("{}and {} more", between, names.size() - n);
-  return text;
+  return first_few(names, kShown, between);
 }
 
 std::shared_ptr<const Model> open_matrix(const std::string& path, const Context& context) {

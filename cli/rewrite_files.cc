@@ -7,6 +7,7 @@
 #include "cli/rewrite.h"
 #include "formats/hf/model_card.h"
 #include "lib/base/error.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/numeric/mix.h"
 
@@ -71,12 +72,7 @@ void check_names(const Job& job, const RewriteOptions& o, const std::vector<OutT
     }
   if (!met.empty()) {
     constexpr std::size_t kShown = 20;
-    std::string more;
-    if (met.size() > kShown) {
-      more = fmt::format("; and {} more", met.size() - kShown);
-      met.resize(kShown);
-    }
-    throw Error(Fault::Usage, fmt::format("tensors {}{}", fmt::join(met, "; "), more))
+    throw Error(Fault::Usage, "tensors " + first_few(met, kShown, "; "))
         .in(job.to.path)
         .hint("--rename rules may not make names collide");
   }

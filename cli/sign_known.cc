@@ -10,6 +10,7 @@
 #include "cli/sign_job.h"
 #include "cli/signature.h"
 #include "cli/terminal.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/trust/certificate.h"
 
@@ -21,11 +22,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t kMostNamed = 10;
 
 std::string named(const std::vector<std::string>& names) {
-  std::string out;
-  for (std::size_t i = 0; i < std::min(names.size(), kMostNamed); ++i)
-    out += (i > 0 ? ", " : "") + quoted(names[i]);
-  if (names.size() > kMostNamed) out += fmt::format(" and {} more", names.size() - kMostNamed);
-  return out;
+  return first_few_names(names, kMostNamed);
 }
 
 // The resources of one file after the other; those of a file stand together.

@@ -16,6 +16,7 @@
 #include "formats/hf/tokenizer.h"
 #include "formats/registry.h"
 #include "formats/schemes/quantization_config.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/model/transform.h"
 #include "lib/numeric/cells.h"
@@ -497,21 +498,13 @@ class GgufMapper {
     });
     if (unmapped_.empty() && missing_.empty() && problems_.empty()) return;
     std::vector<std::string> parts;
+    constexpr std::size_t kShown = 20;
     const auto list = [&](const std::vector<std::string>& names, std::string_view what) {
       if (names.empty()) return;
-      constexpr std::size_t kShown = 20;
-      std::string text;
-      for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i)
-        text += (i ? ", " : "") + quoted(names[i]);
-      if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
       parts.push_back(fmt::format("{} tensor{} {}: {}", names.size(), names.size() == 1 ? "" : "s",
-                                  what, text));
+                                  what, first_few_names(names, kShown)));
     };
-    constexpr std::size_t kShown = 20;
-    for (std::size_t i = 0; i < std::min(kShown, problems_.size()); ++i)
-      parts.push_back(problems_[i]);
-    if (problems_.size() > kShown)
-      parts.push_back(fmt::format("and {} more", problems_.size() - kShown));
+    if (!problems_.empty()) parts.push_back(first_few(problems_, kShown, "; "));
     list(missing_, "missing");
     list(unmapped_, fmt::format("that {} does not have", config_.hf_class()));
     const bool damaged = !missing_.empty() || !problems_.empty();

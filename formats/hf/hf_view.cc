@@ -14,6 +14,7 @@
 #include "formats/hf/gguf_view.h"
 #include "formats/hf/names.h"
 #include "formats/registry.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/model/transform.h"
 #include "lib/numeric/cells.h"
@@ -43,7 +44,7 @@ class HfMapper {
     if (!unmapped_.empty())
       throw Error(Fault::Unsupported,
                   fmt::format("{} tensors that {} does not have: {}", unmapped_.size(),
-                              arch_.classes.front(), shown(unmapped_)))
+                              arch_.classes.front(), first_few_names(unmapped_, kMostNamed)))
           .in(from_->path);
     side_files(side);
     Metadata meta;
@@ -249,13 +250,7 @@ class HfMapper {
                                    name_of(main_type_)));
   }
 
-  static std::string shown(const std::vector<std::string>& names) {
-    constexpr std::size_t kShown = 20;
-    std::string text;
-    for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i)
-      text += (i ? ", " : "") + quoted(names[i]);
-    return names.size() > kShown ? text + fmt::format(" and {} more", names.size() - kShown) : text;
-  }
+  static constexpr std::size_t kMostNamed = 20;
 
   std::shared_ptr<const Model> from_;
   const Architecture& arch_;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "lib/base/error.h"
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/engine/files_posix.h"
 #include "lib/engine/output_set.h"
@@ -113,12 +114,8 @@ void refuse_strangers(const std::string& folder, std::span<const std::string> na
   const auto found = strangers_in(folder, names);
   if (!found) throw io_error("cannot look into the folder", target, errno);
   if (found->empty()) return;
-  std::string list;
-  for (std::size_t i = 0; i < std::min(found->size(), kMostNamed); ++i)
-    list += (i == 0 ? "" : ", ") + wtool::quoted((*found)[i]);
-  if (found->size() > kMostNamed) list += fmt::format(" and {} more", found->size() - kMostNamed);
-  throw Error(Fault::Usage,
-              fmt::format("is not replaced, because it holds what would be lost: {}", list))
+  throw Error(Fault::Usage, fmt::format("is not replaced, because it holds what would be lost: {}",
+                                        first_few_names(*found, kMostNamed)))
       .in(target)
       .hint("move that away, or write to another folder");
 }

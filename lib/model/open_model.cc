@@ -244,6 +244,7 @@ void Opener::open_arrays() {
   for (const Format* f : registry_.formats)
     if (f->one_tensor) suffixes.insert(suffixes.end(), f->suffixes.begin(), f->suffixes.end());
   std::vector<std::string> compressed;
+  compressed.reserve(suffixes.size());
   for (const std::string_view s : suffixes)
     compressed.push_back(std::string(s) + std::string(kCompressedSuffix));
   suffixes.insert(suffixes.end(), compressed.begin(), compressed.end());
@@ -317,7 +318,7 @@ std::vector<std::string> Opener::open_set(const SourcePtr& source) {
   const Format* format = nullptr;
   std::optional<Catalog> first = read(source, &format);
   const std::optional<SetPlace> place = place_of(*format, *first, source->name());
-  const std::vector<std::string> paths = files_of(*format, place, source->name());
+  std::vector<std::string> paths = files_of(*format, place, source->name());
   if (paths.size() <= 1) {
     const bool is_set = !paths.empty();
     take(std::move(*first));

@@ -5,6 +5,7 @@
 #include "lib/base/dtype.h"
 #include "lib/base/error.h"
 #include "lib/base/hex.h"
+#include "lib/base/listing.h"
 #include "lib/base/scratch.h"
 #include "lib/base/text.h"
 #include "tests/catch.h"
@@ -131,6 +132,16 @@ TEST_CASE("names cannot drive the terminal", "[base]") {
   CHECK(printable("Z\xC3\xBCrich") == "Z\xC3\xBCrich");
   CHECK(quoted("x") == "'x'");
   CHECK(quoted(std::string_view(std::string(1000, 'x'))).size() < 250);
+}
+
+TEST_CASE("of a long list the first few are shown, and how many more there are", "[base]") {
+  const std::vector<std::string> three{"a", "b", "c"};
+  CHECK(first_few({}, 2).empty());
+  CHECK(first_few(three, 3) == "a, b, c");
+  CHECK(first_few(three, 2) == "a, b and 1 more");
+  CHECK(first_few(three, 1, "; ") == "a; and 2 more");
+  CHECK(first_few_names(three, 2) == "'a', 'b' and 1 more");
+  CHECK(first_few_names(three, 3) == "'a', 'b', 'c'");
 }
 
 TEST_CASE("sizes are read with their units, and written for people", "[base]") {

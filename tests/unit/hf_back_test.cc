@@ -332,7 +332,7 @@ TEST_CASE("back to HF: tokenizer.model has the original's pieces, scores and typ
       const bool looks_special = is.pieces[i].text == "<mask>" || is.pieces[i].text == "<unused0>";
       if (i >= was.pieces.size()) {
         REQUIRE(added.contains(id));
-        CHECK(is.pieces[i].text == added[id]["content"]);
+        CHECK(is.pieces[i].text == added[id]["content"].get<std::string>());
         CHECK(is.pieces[i].type == 3);
         continue;
       }

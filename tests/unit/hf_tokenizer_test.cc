@@ -68,7 +68,7 @@ TEST_CASE("Every tokenizer key of the reference converter is reproduced, with ty
     REQUIRE(keys == wanted);
     for (const MetaEntry& e : got.meta) {
       CAPTURE(e.key);
-      CHECK(type_name(e.value) == expected["kv"][e.key]["type"]);
+      CHECK(type_name(e.value) == expected["kv"][e.key]["type"].get<std::string>());
       CHECK(got[e.key] == expected["kv"][e.key]["value"]);
     }
     CHECK(got.notes == Strings());
