@@ -273,7 +273,7 @@ Groups groups_of(const Model& model, const MapSide& side, std::vector<bool>& cla
 }
 
 // In the order of their numbers, which must be 0, 1, 2, …
-std::vector<std::uint32_t> in_order(std::vector<Member> members, const Model& model,
+std::vector<std::uint32_t> in_order(const std::vector<Member>& members, const Model& model,
                                     const MapRule& rule, const MapSide& side) {
   std::vector<std::uint32_t> out(members.size(), ~0u);
   for (const Member& m : members) {

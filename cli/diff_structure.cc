@@ -1,5 +1,6 @@
 // What surrounds the tensors: metadata, and the files beside a model.
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include <nlohmann/json.hpp>
@@ -59,8 +60,10 @@ bool same_value(const MetaValue& a, const MetaValue& b) {
         const T& y = std::get<T>(b);
         if constexpr (std::is_same_v<T, MetaArray>)
           return same_array(x, y);
-        else if constexpr (std::is_floating_point_v<T>)
-          return std::memcmp(&x, &y, sizeof x) == 0;
+        else if constexpr (std::is_same_v<T, float>)
+          return std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y);
+        else if constexpr (std::is_same_v<T, double>)
+          return std::bit_cast<std::uint64_t>(x) == std::bit_cast<std::uint64_t>(y);
         else
           return x == y;
       },

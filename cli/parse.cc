@@ -15,7 +15,7 @@ namespace {
 std::string did_you_mean(std::string_view word, std::span<const std::string_view> known,
                          std::string otherwise) {
   const std::string_view near = nearest(word, known);
-  return near.empty() ? otherwise : fmt::format("did you mean '{}'?", near);
+  return near.empty() ? std::move(otherwise) : fmt::format("did you mean '{}'?", near);
 }
 
 std::string see_help(const std::string& command) {

@@ -206,9 +206,9 @@ void QuantizePlanner::refuse(const LogicalTensor& t, const std::string& why) {
 
 // ---- Plain types and ggml's blocks
 
-void QuantizePlanner::cast_one(const LogicalTensor& t, const TensorEntry& entry, Goal goal) {
+void QuantizePlanner::cast_one(const LogicalTensor& t, const TensorEntry& entry, const Goal& goal) {
   if (t.dtype == goal.type) return keep(t, entry, fmt::format("already {}", name_of(goal.type)));
-  if (is_block(goal.type)) return block_one(t, entry, std::move(goal));
+  if (is_block(goal.type)) return block_one(t, entry, goal);
   plain_one(t, entry, goal);
 }
 
@@ -227,7 +227,8 @@ void QuantizePlanner::plain_one(const LogicalTensor& t, const TensorEntry& entry
   job_.fates.back().reason = goal.reason;
 }
 
-void QuantizePlanner::block_one(const LogicalTensor& t, const TensorEntry& entry, Goal goal) {
+void QuantizePlanner::block_one(const LogicalTensor& t, const TensorEntry& entry,
+                                const Goal& goal) {
   const Kind kind = info(t.dtype).kind;
   if (kind == Kind::Block && !request_.requantize) {
     again_ = true;

@@ -74,9 +74,9 @@ class QuantizePlanner {
   void one(std::uint32_t i, const LogicalTensor& t, const TensorEntry& entry);
   std::optional<std::string> reason_to_keep(const LogicalTensor& t) const;
   void keep(const LogicalTensor& t, const TensorEntry& entry, std::string why);
-  void cast_one(const LogicalTensor& t, const TensorEntry& entry, Goal goal);
+  void cast_one(const LogicalTensor& t, const TensorEntry& entry, const Goal& goal);
   void plain_one(const LogicalTensor& t, const TensorEntry& entry, const Goal& goal);
-  void block_one(const LogicalTensor& t, const TensorEntry& entry, Goal goal);
+  void block_one(const LogicalTensor& t, const TensorEntry& entry, const Goal& goal);
   std::optional<DType> fitting(const LogicalTensor& t, DType type);
   QuantizeOptions weigh(const LogicalTensor& t, DType type, std::string& state);
   ColumnImportance importance_of(const LogicalTensor& t, std::string& state);

@@ -1,5 +1,6 @@
 // What convert and quantize print: the plan, the outcome, as text and as JSON.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 
@@ -53,14 +54,14 @@ std::string origin_text(const Fate& f, bool one_by_one) {
 // Fates that say the same of tensors whose names differ in numbers only, in order of appearance.
 std::vector<Group> grouped(const Job& job, bool one_by_one) {
   std::vector<Group> groups;
-  std::map<std::string, std::size_t> at;
+  using Key = std::array<std::string, 4>;
+  std::map<Key, std::size_t> at;
   for (std::size_t i = 0; i < job.fates.size(); ++i) {
     const Fate& f = job.fates[i];
     const std::string name = one_by_one ? f.name : folded(f.name);
     const std::string& why = f.why.empty() ? f.reason : f.why;
-    const std::string key =
-        one_by_one ? std::to_string(i) : name + '\0' + f.from + '\0' + f.to + '\0' + why;
-    const auto [it, fresh] = at.emplace(key, groups.size());
+    const auto [it, fresh] = at.emplace(
+        one_by_one ? Key{std::to_string(i)} : Key{name, f.from, f.to, why}, groups.size());
     if (fresh) groups.push_back({name, f.from, f.to, why, origin_text(f, one_by_one), f.shape});
     Group& g = groups[it->second];
     if (g.count == 1 && name != f.name) g.name = name;

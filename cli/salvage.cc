@@ -136,7 +136,7 @@ std::string check_salvage(const Model& model, const CheckOptions& o, const Conte
           "is the input's folder or lies in it: what is rescued would become a part of "
           "the model");
   }
-  OutputSet(to.path, to.kind, existing(o));  // refused now rather than after the work
+  const OutputSet refused_now(to.path, to.kind, existing(o));  // rather than after the work
   return to.path;
 }
 

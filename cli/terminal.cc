@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -368,7 +369,7 @@ std::string histogram_bar(const std::vector<std::uint64_t>& bins) {
   for (const std::uint64_t n : bins) {
     // Any count above zero shows: the lowest bar stands for "a few".
     const double share = top == 0 ? 0 : static_cast<double>(n) / static_cast<double>(top);
-    const auto level = n == 0 ? 0 : std::clamp(static_cast<int>(share * 8 + 0.5), 1, 8);
+    const long level = n == 0 ? 0 : std::clamp(std::lround(share * 8), 1l, 8l);
     bar += kBars[static_cast<std::size_t>(level)];
   }
   return bar;
