@@ -292,7 +292,7 @@ void Counter::wide(const Box& box, Bytes in) {
     if (!std::exchange(settled_, true)) {
       pivot = v;
       pivot_ = d;
-      whole_pivot_ = static_cast<std::uint64_t>(v);
+      if constexpr (std::is_integral_v<T>) whole_pivot_ = static_cast<std::uint64_t>(v);
     }
     const double e = difference(v, pivot);
     lanes_.sum[i % MomentLanes::kStripes] += e;
