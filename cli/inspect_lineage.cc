@@ -49,8 +49,8 @@ void add_rows(Table& table, const Ancestry& a, std::size_t depth) {
   for (const Parent& p : a.parents) {
     const std::string files =
         p.recorded.files > 0 ? fmt::format("/  {} files", p.recorded.files) : "";
-    table.row({indent + printable(p.recorded.name) + files, human_bytes(p.recorded.bytes),
-               std::string(word(p.answer)), remark(p)},
+    table.row({fmt::format("{}{}{}", indent, printable(p.recorded.name), files),
+               human_bytes(p.recorded.bytes), std::string(word(p.answer)), remark(p)},
               style_of(p.answer));
   }
   for (const Parent& p : a.parents) {

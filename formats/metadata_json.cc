@@ -187,7 +187,8 @@ std::pair<std::string, std::optional<MetaValue>> read_entry(JsonReader& in, std:
   if (type == MetaType::Array) {
     entry.second = read_array(in, budget);
   } else if (in.next_item()) {
-    read_scalar(in, type, [&](auto&& x) { entry.second = MetaValue(std::move(x)); });
+    read_scalar(in, type,
+                [&](auto&& x) { entry.second = MetaValue(std::forward<decltype(x)>(x)); });
   } else if (type == MetaType::String) {
     return entry;
   } else {

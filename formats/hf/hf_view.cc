@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <ranges>
@@ -128,7 +129,7 @@ class HfMapper {
     }
     const std::string name = fmt::format("{}{}", filled_layer(row.hf, layer), suffix);
     const bool weight = suffix == ".weight";
-    const auto told = [&](std::string how) {
+    const auto told = [&](const std::string& how) {
       origin.how += (origin.how.empty() ? "" : ", ") + how;
     };
     switch (row.move) {
@@ -143,7 +144,7 @@ class HfMapper {
       case Move::Transpose:
         if (weight) values = transposed(std::move(values));
         break;
-      case Move::Stack: return unstack(row, layer, values, std::move(origin));
+      case Move::Stack: return unstack(row, layer, values, origin);
       default: break;
     }
     if (is_f32_only(t.name, t.shape.size()) && values->dtype() == DType::F32)
@@ -160,7 +161,7 @@ class HfMapper {
 
   // The experts of a layer, one by one.
   void unstack(const TensorRow& row, std::uint64_t layer, const TensorPtr& values,
-               ModelView::Origin origin) {
+               const ModelView::Origin& origin) {
     const Shape& s = values->shape();
     const std::uint64_t experts = need("expert_count");
     if (s.size() != 3 || s[0] != experts)
@@ -198,7 +199,7 @@ class HfMapper {
       bool same = true;
       for (std::size_t k = 0; k < stored.size() && same; ++k) {
         const float sum = minus_one ? wide[k] + 1 : wide[k];
-        same = std::memcmp(&sum, &stored[k], sizeof sum) == 0;
+        same = std::bit_cast<std::uint32_t>(sum) == std::bit_cast<std::uint32_t>(stored[k]);
       }
       if (!same) continue;
       if (main_type_ != DType::F32) {

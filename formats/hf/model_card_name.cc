@@ -14,8 +14,6 @@
 namespace wtool {
 namespace {
 
-constexpr std::string_view kSpace = " \t\n\r\f\v";
-
 bool is_digit(char c) noexcept {
   return c >= '0' && c <= '9';
 }
@@ -107,7 +105,7 @@ bool is_size(std::string_view part) {  // "7B", "1_5b", "8x7B", "A3B", "7b1", "s
   return f.ended();
 }
 
-enum : unsigned { kBase = 1, kSize = 2, kFinetune = 4, kVersion = 8, kType = 16 };
+constexpr unsigned kBase = 1, kSize = 2, kFinetune = 4, kVersion = 8, kType = 16;
 
 struct Part {
   std::string text;
@@ -179,7 +177,7 @@ void prefer_numbers(std::vector<Part>& parts) {
   if (std::ranges::none_of(parts, [&](const Part& p) { return is_label(p) && has_digit(p); }))
     return;
   for (Part& p : parts)
-    if (is_label(p) && std::ranges::all_of(p.text, is_letter)) p.is &= ~unsigned{kSize};
+    if (is_label(p) && std::ranges::all_of(p.text, is_letter)) p.is &= ~kSize;
 }
 
 // The base name is what the name begins with, versions within and all, but none that follow it.
@@ -193,7 +191,7 @@ void find_base(std::vector<Part>& parts) {
       p.is |= kFinetune;
   }
   for (auto p = parts.rbegin(); p != parts.rend() && (p->is & kBase) && p->is != kBase; ++p)
-    p->is &= ~unsigned{kBase};
+    p->is &= ~kBase;
 }
 
 std::string joined_parts(const std::vector<Part>& parts, unsigned with, unsigned without = 0,

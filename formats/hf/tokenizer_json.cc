@@ -125,11 +125,9 @@ class Reader {
     for (in_.begin_object(); in_.next_member(key);)
       if (key == "type")
         out_.model = in_.string();
-      else if (!tables_ && (key == "vocab" || key == "merges"))
-        in_.skip();
-      else if (key == "vocab")
+      else if (key == "vocab" && tables_)
         in_.peek() == Kind::Array ? vocabulary_array() : vocabulary_object();
-      else if (key == "merges")
+      else if (key == "merges" && tables_)
         merges();
       else if (key == "byte_fallback")
         out_.byte_fallback = maybe_flag(in_).value_or(false);
