@@ -112,7 +112,8 @@ std::vector<std::string> unlisted_files(const DigestList& list, const SignatureO
     }
   }
   std::ranges::sort(out);
-  out.erase(std::ranges::unique(out).begin(), out.end());
+  const auto twice = std::ranges::unique(out);
+  out.erase(twice.begin(), twice.end());
   return out;
 }
 

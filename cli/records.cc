@@ -313,7 +313,8 @@ void Records::write(OutputSet& outputs) {
   record.manifest = manifest_file;
   if (options_.provenance) {
     std::string text = write_provenance(record);
-    put("provenance", signer_ ? signer_->sign_payload(std::move(text)) : text);
+    if (signer_) text = signer_->sign_payload(std::move(text));
+    put("provenance", text);
   }
   if (options_.bom) put("bom", write_bom(record));
 }

@@ -53,7 +53,8 @@ std::vector<std::string> ignored_paths(const SignScope& scope, const SignJob& jo
           .in(job.model);
   }
   std::ranges::sort(out);
-  out.erase(std::ranges::unique(out).begin(), out.end());
+  const auto twice = std::ranges::unique(out);
+  out.erase(twice.begin(), twice.end());
   return out;
 }
 

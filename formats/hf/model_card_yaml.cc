@@ -214,7 +214,7 @@ std::optional<std::string> Flow::element() {
 // `|` or `>` and the lines below it.
 std::string block_scalar(Text header, Lines below) {
   header = without_comment(header);
-  const bool folded = header.front() == '>';
+  const bool folded = header.starts_with('>');
   header.remove_prefix(1);
   if (header.size() > 1 || (!header.empty() && header != "+" && header != "-"))
     throw NotUnderstood{"a block's number of columns"};

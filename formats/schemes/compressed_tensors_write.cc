@@ -19,7 +19,8 @@ bool is_narrow(DType type) {
 
 // ---- integers
 
-enum Output : std::uint32_t { kCodesOut, kScaleOut, kShapeOut, kZeroOut };
+// Outputs of a step.
+constexpr std::uint32_t kCodesOut = 0, kScaleOut = 1, kShapeOut = 2, kZeroOut = 3;
 
 // One weight of integers: where its parts lie and how boxes of it become them.
 struct Integers {

@@ -80,7 +80,7 @@ class Reshaped final : public Moved {
 // Rows of each head: halves become pairs, or the reverse.
 class Permuted final : public Moved {
  public:
-  Permuted(TensorPtr of, std::uint64_t heads, bool back)
+  Permuted(const TensorPtr& of, std::uint64_t heads, bool back)
       : Moved(of->shape(), {of}), rows_(of->whole().rows / heads), back_(back) {}
 
  private:
@@ -88,8 +88,8 @@ class Permuted final : public Moved {
     for (std::uint64_t r = 0; r < box.rows; ++r) {
       const std::uint64_t row = box.row + r, in_head = row % rows_;
       const std::uint64_t half = rows_ / 2;
-      const std::uint64_t from = back_ ? in_head % half * 2 + in_head / half
-                                       : in_head % 2 * half + in_head / 2;
+      const std::uint64_t from =
+          back_ ? in_head % half * 2 + in_head / half : in_head % 2 * half + in_head / 2;
       visit({&source(), {row - in_head + from, 1, box.col, box.cols}, r * box.cols});
     }
   }

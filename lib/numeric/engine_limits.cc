@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/listing.h"
 #include "lib/base/text.h"
 #include "lib/numeric/policy.h"
 
@@ -46,14 +47,11 @@ class Lines {
     constexpr std::size_t kShown = 6;
     std::vector<std::string> out;
     for (const auto& [reason, names] : lines_) {
-      std::string list;
-      for (std::size_t i = 0; i < names.size() && i < kShown; ++i)
-        list += fmt::format("{}{}", i == 0 ? "" : ", ",
-                            names[i].count == 1
-                                ? quoted(names[i].first)
-                                : fmt::format("{} x{}", quoted(names[i].pattern), names[i].count));
-      if (names.size() > kShown) list += fmt::format(" and {} more", names.size() - kShown);
-      out.push_back(reason + ": " + list);
+      std::vector<std::string> list;
+      for (const Names& n : names)
+        list.push_back(n.count == 1 ? quoted(n.first)
+                                    : fmt::format("{} x{}", quoted(n.pattern), n.count));
+      out.push_back(fmt::format("{}: {}", reason, first_few(list, kShown)));
     }
     return out;
   }

@@ -365,7 +365,7 @@ class QuantizeStep final : public TypeStep<Found> {
 
 }  // namespace
 
-std::unique_ptr<Step> quantize_step(std::string name, TensorPtr from, DType to,
+std::unique_ptr<Step> quantize_step(const std::string& name, TensorPtr from, DType to,
                                     const QuantizeOptions& options) {
   if (const auto why = cast_refuses(*from, to)) throw Error(Fault::Usage, *why).in(name);
   if (from->dtype() == to) throw Error(Fault::Internal, "is of that type already").in(name);

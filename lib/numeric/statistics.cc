@@ -527,8 +527,10 @@ double Distribution::percentile(std::uint64_t thousandths) const {
   std::uint64_t all = 0, so_far = 0;
   for (const Bin& b : bins) all += b.count;
   const std::uint64_t rank = std::max<std::uint64_t>(1, rank_of(all, thousandths));
-  for (const Bin& b : bins)
-    if ((so_far += b.count) >= rank) return b.middle();
+  for (const Bin& b : bins) {
+    so_far += b.count;
+    if (so_far >= rank) return b.middle();
+  }
   return std::nan("");
 }
 

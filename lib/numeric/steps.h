@@ -55,7 +55,7 @@ struct QuantizeOptions {
   // counted in `fallback_blocks`.
   std::function<void(std::uint64_t first, std::span<float> out)> importance;
 };
-std::unique_ptr<Step> quantize_step(std::string name, TensorPtr from, DType to,
+std::unique_ptr<Step> quantize_step(const std::string& name, TensorPtr from, DType to,
                                     const QuantizeOptions& options = {});
 // Why `from` cannot become `to` by cast_step, from the types and the shape alone.
 std::optional<std::string> cast_refuses(const Tensor& from, DType to);

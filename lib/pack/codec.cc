@@ -258,7 +258,7 @@ std::optional<std::string> fault_in(const PackCodec& codec) {
 PackCodec codec_for(DType dtype) {
   switch (dtype) {
     case DType::BF16: return {PackCodec::Kind::Bf16, 2};
-    case DType::F32: return {PackCodec::Kind::F32, 4};
+    case DType::F32:
     case DType::C64: return {PackCodec::Kind::F32, 4};
     case DType::F16:
     case DType::I16:
@@ -394,14 +394,14 @@ Unpacker::Fault check_sizes(const PackCodec& codec, std::span<const FrameSize> f
   const bool all_flat = flat == codec.planes();
   for (std::size_t p = 0; p < flat; ++p) {
     const std::size_t bytes = n + (all_flat && p + 1 == flat ? left : 0);
-    if (const auto fault = wrong(p, bytes, bytes)) return fault;
+    if (auto fault = wrong(p, bytes, bytes)) return fault;
   }
   if (all_flat) return {};
   if (has_exponents(codec)) {
-    if (const auto fault = wrong(flat, ceil_div(n, 2), ceil_div(n, 2))) return fault;
+    if (auto fault = wrong(flat, ceil_div(n, 2), ceil_div(n, 2))) return fault;
     return wrong(flat + 1, 1 + left, 1 + n + left);
   }
-  if (const auto fault = wrong(flat, 0, n)) return fault;
+  if (auto fault = wrong(flat, 0, n)) return fault;
   const std::size_t far = frames[flat].content + left;
   return wrong(flat + 1, far, far);
 }

@@ -31,7 +31,7 @@ void write_new(const std::string& path, std::string_view text, mode_t mode) {
         .hint("a key is never replaced: choose another name, or move the old one away");
   if (file.get() < 0) throw io(path, "be made");
   const auto fail = [&](std::string_view doing) {
-    const Error error = io(path, doing);
+    Error error = io(path, doing);
     ::unlink(path.c_str());
     return error;
   };

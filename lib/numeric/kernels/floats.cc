@@ -217,8 +217,10 @@ struct Accumulator {
   // 16 elements.
   HWY_INLINE void add(const float* source, const float* stored, VF inverse, VF lo, VF hi) {
     vector<0>(source, stored, inverse, lo, hi);
-    if constexpr (kSteps)
-      if ((counted += kVectors) + kVectors > 15) flush_bins();
+    if constexpr (kSteps) {
+      counted += kVectors;
+      if (counted + kVectors > 15) flush_bins();
+    }
   }
   HWY_INLINE void flush_bins() {
     flush_bins<0>();

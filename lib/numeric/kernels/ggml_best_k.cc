@@ -349,8 +349,9 @@ void choose(const Scaled& s, const Wishes& wishes, Draft& draft) {
     const int mins = std::min(Type::kScales - m0 + 1, 6);
     for (std::size_t t = 0; t < kTrials; ++t) {
       const int trial = std::min(static_cast<int>(t), scales * mins - 1);
-      scale[t] = d * static_cast<float>(s0 + trial / mins);
-      offset[t] = m * static_cast<float>(m0 + trial % mins);
+      const int row = trial / mins, column = trial % mins;
+      scale[t] = d * static_cast<float>(s0 + row);
+      offset[t] = m * static_cast<float>(m0 + column);
     }
     offset_errors(Type::kTop, group_of(s.values, g, Type::kGroup), scale, offset, kTrials, error);
     const int at = static_cast<int>(first_least(error, kTrials));

@@ -48,7 +48,10 @@ inline int floor_log2f(float a) noexcept {
 inline unsigned ue4m3_bits(float v) noexcept {
   if (!(v > 0)) return 0;
   if (v >= 256) return 0x7E;
-  if (v < 0x1p-6f) return static_cast<unsigned>(std::min(7, static_cast<int>(v * 512 + 0.5f)));
+  if (v < 0x1p-6f) {
+    const float above = v * 512 + 0.5f;
+    return static_cast<unsigned>(std::min(7, static_cast<int>(above)));
+  }
   const std::uint32_t bits = ((std::bit_cast<std::uint32_t>(v) + 0x80000) >> 20) - (120u << 3);
   return bits < 0x78 ? bits : 0x7E;
 }

@@ -489,15 +489,13 @@ class Chooser {
     plain_[g] = true;
     base_[g] = 1;
     if (idle_[g]) return;
-    float effect = amax;
+    float effect = amax / (static_cast<float>(top_) / 2);
     if (how_.levels == LevelKind::E4m3)
       effect = amax / 448;
     else if (how_.levels == LevelKind::E2m1)
       effect = amax / 6;
     else if (how_.zero_points)
       effect = most_[g] / static_cast<float>(top_) - least_[g] / static_cast<float>(top_);
-    else
-      effect = amax / (static_cast<float>(top_) / 2);
     // Where that scale would be stored as 0, the least there is loses no more than zeros do.
     if (how_.scale != DType::F8_E8M0) effect = std::max(effect, ladder_.value(ladder_.lowest()));
     base_[g] = scaled(effect, g);
