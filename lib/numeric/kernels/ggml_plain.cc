@@ -330,7 +330,8 @@ HWY_INLINE void put_codes(Value&& value, std::byte* out) {
 }
 template <int kMost>
 HWY_INLINE void symmetric_codes(const float* in, float inverse, std::byte* out) {
-  const VF scale = all(inverse), zero = all(static_cast<float>((kMost + 1) / 2) + 0.5f);
+  constexpr int kMiddle = (kMost + 1) / 2;
+  const VF scale = all(inverse), zero = all(static_cast<float>(kMiddle) + 0.5f);
   put_codes<kMost>(
       [&](std::size_t i) { return hn::Add(hn::Mul(hn::LoadU(kF, in + i), scale), zero); }, out);
 }

@@ -611,10 +611,11 @@ constexpr int kFine[] = {0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7};
 
 void Chooser::fit_then_refine() {
   Fits best;
-  for (const float round : std::span(kRounds).first(batch_.weight ? std::size(kRounds) : 1)) {
-    sow_fits(round);
+  const std::size_t rounds = batch_.weight ? std::size(kRounds) : 1;
+  for (std::size_t round = 0; round < rounds; ++round) {
+    sow_fits(kRounds[round]);
     kernels_.fit(batch_, trials_, fits_);
-    if (round == kRounds[0]) best = fits_;
+    if (round == 0) best = fits_;
     for (std::size_t g = 0; g < kGroups; ++g)
       if (fits_.gain[g] > best.gain[g]) {
         best.gain[g] = fits_.gain[g];
