@@ -94,6 +94,9 @@ TEST_CASE("transform: f16 and bf16 are widened exactly, and f32 stays what it is
         std::vector<float>{1, -2, 0x1p-24f, 65504, kInf});
   CHECK(values(widened(tensor(DType::BF16, {2, 2}, brains))) ==
         std::vector<float>{1, -2, 0x1.fep127f, kInf});
+  // -0 keeps its sign, for nothing is added to it.
+  const auto zero = values(widened(tensor(DType::F16, {1}, std::vector<std::uint16_t>{0x8000})));
+  CHECK((zero[0] == 0 && std::signbit(zero[0])));
   const TensorPtr same = tensor(DType::F32, {2}, std::vector<float>{1, kNan});
   CHECK(widened(same) == same);
 }

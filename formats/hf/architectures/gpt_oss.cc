@@ -8,10 +8,7 @@ namespace {
 using enum KeyType;
 
 constexpr TensorRow kRows[] = {
-    {"embed_tokens", "token_embd", "V,H"},
-    {"norm", "output_norm", "H"},
-    {"lm_head", "output", "V,H"},
-    {"layers.{L}.input_layernorm", "blk.{L}.attn_norm", "H"},
+    {"lm_head", "output", "V,H"},  // not optional here
     {"layers.{L}.self_attn.q_proj", "blk.{L}.attn_q", "Q,H", kAlways, kSame, Bias::Required},
     {"layers.{L}.self_attn.k_proj", "blk.{L}.attn_k", "K,H", kAlways, kSame, Bias::Required},
     {"layers.{L}.self_attn.v_proj", "blk.{L}.attn_v", "K,H", kAlways, kSame, Bias::Required},
@@ -27,7 +24,7 @@ constexpr TensorRow kRows[] = {
      Move::TransposeExperts},
     {"layers.{L}.mlp.experts.down_proj_bias", "blk.{L}.ffn_down_exps.bias", "E,H"},
 };
-constexpr TensorTable kTensors[] = {kRows};
+constexpr TensorTable kTensors[] = {kRows, kEnds};
 constexpr KeyRow kOwn[] = {
     {"attention.sliding_window", U32, "sliding_window", true},
     {"expert_feed_forward_length", U32, "intermediate_size", true},
