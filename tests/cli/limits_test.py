@@ -180,7 +180,7 @@ class Limits(Command):
             pathlib.Path("e/config.json").write_text(json.dumps({
                 "architectures": ["GptOssForCausalLM"], "num_hidden_layers": 1, "hidden_size": 1, "intermediate_size": 1,
                 "num_attention_heads": 1, "num_local_experts": experts, "vocab_size": 1}))
-            says = "1025 experts are too many" if experts > 1024 else "tensors missing: 'model.embed_tokens.weight'"
+            says = "1025 experts are too many" if experts > 1024 else "tensors missing: 'model.embed_tokens.weight', 'model.norm.weight', 'lm_head.weight'"
             self.told("convert", "e", "-o", "o.gguf", "--no-vocab", code=3, says=says, documented="1,024; 65,536")
 
     def test_a_tokenizer(self):

@@ -24,7 +24,7 @@ constexpr TensorRow kRows[] = {
      Move::TransposeExperts},
     {"layers.{L}.mlp.experts.down_proj_bias", "blk.{L}.ffn_down_exps.bias", "E,H"},
 };
-constexpr TensorTable kTensors[] = {kRows, kEnds};
+constexpr TensorTable kTensors[] = {kEnds, kRows};
 constexpr KeyRow kOwn[] = {
     {"attention.sliding_window", U32, "sliding_window", true},
     {"expert_feed_forward_length", U32, "intermediate_size", true},
